@@ -1,0 +1,27 @@
+//! The vocabulary of tao: ids, objects, associations, positions, tokens, the schema and the limits. No I/O.
+
+pub mod clock;
+pub mod cursor;
+pub mod data;
+pub mod error;
+pub mod graph;
+pub mod id;
+pub mod limits;
+pub mod position;
+pub mod schema;
+pub mod token;
+
+mod bytes_reader;
+
+pub use clock::{Clock, SystemClock};
+pub use cursor::Cursor;
+pub use data::{Data, Value};
+pub use error::{Error, Result, Violation, Violations};
+pub use graph::{
+    AssocRef, Change, ChangeKind, ClusterId, ClusterInfo, Edge, EdgeKey, EdgeTime, Key, ListDelta, LogId, Object,
+    ObjectUpdate, Placement, TypeId, Write, WriteOutcome, WriteResult,
+};
+pub use id::{IdGenerator, IdLayout, ObjectId, ShardId};
+pub use position::Position;
+pub use schema::{AssocType, ObjectType, Schema};
+pub use token::Token;

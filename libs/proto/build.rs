@@ -1,0 +1,48 @@
+//! Compiles the protos, without `protoc`.
+//!
+//! The server side of `tao.v1` is generated a second time, with the answers that caches hold encoded mapped to
+//! [`Answer`](src/answer.rs), which is written as it is.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+/// Answers that followers put together from encoded bytes.
+const ENCODED: &[&str] = &[
+    "ObjectGetResponse",
+    "ObjectMultiGetResponse",
+    "AssocGetResponse",
+    "AssocRangeResponse",
+    "AssocTimeRangeResponse",
+    "BatchResponse",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from("../../proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let files = ["tao/v1/service.proto", "tao/internal/v1/tier.proto"].map(|f| root.join(f));
+    let descriptors = protox::compile(files, [&root])?;
+
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_server(true)
+        .bytes(".")
+        .btree_map(".")
+        .compile_fds(descriptors.clone())?;
+
+    let server = out.join("server");
+    std::fs::create_dir_all(&server)?;
+    let mut public = descriptors;
+    public.file.retain(|f| f.package() != "tao.internal.v1");
+    let mut builder = tonic_prost_build::configure()
+        .out_dir(&server)
+        .build_client(false)
+        .extern_path(".tao.v1", "crate::v1");
+    for name in ENCODED {
+        builder = builder.extern_path(format!(".tao.v1.{name}"), "crate::answer::Answer");
+    }
+    builder.compile_fds(public)?;
+    Ok(())
+}
