@@ -1,22 +1,13 @@
 //! Compiles the protos, without `protoc`.
 //!
-//! The server side of `tao.v1` is generated a second time, with the answers that caches hold encoded mapped to
-//! [`Answer`](src/answer.rs), which is written as it is.
+//! The server side of `tao.v1` is generated a second time, with every answer mapped to `Answer` (src/answer.rs): followers put
+//! answers together from bytes that caches hold encoded.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 
 use prost::Message as _;
-
-/// Answers that followers put together from encoded bytes.
-const ENCODED: &[&str] = &[
-    "ObjectGetResponse",
-    "ObjectMultiGetResponse",
-    "AssocGetResponse",
-    "AssocRangeResponse",
-    "AssocTimeRangeResponse",
-    "BatchResponse",
-];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from("../../proto");
@@ -36,12 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&server)?;
     let mut public = descriptors;
     public.file.retain(|f| f.package() != "tao.internal.v1");
-    let mut builder = tonic_prost_build::configure()
-        .out_dir(&server)
-        .build_client(false)
-        .extern_path(".tao.v1", "crate::v1");
-    for name in ENCODED {
-        builder = builder.extern_path(format!(".tao.v1.{name}"), "crate::answer::Answer");
+    let mut builder = tonic_prost_build::configure().out_dir(&server).build_client(false).extern_path(".tao.v1", "crate::v1");
+    let methods = public.file.iter().flat_map(|f| &f.service).flat_map(|s| &s.method);
+    let answers: BTreeSet<String> = methods.map(|m| m.output_type().to_owned()).collect();
+    for answer in answers {
+        builder = builder.extern_path(answer, "crate::answer::Answer");
     }
     builder.compile_fds(public)?;
     Ok(())

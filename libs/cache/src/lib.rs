@@ -1,1 +1,15 @@
-//! tao-cache
+//! The coherence rules (docs/consistency.md), once: for leaders, for followers' memory, and for Redis.
+
+mod entry;
+mod flight;
+mod list;
+mod memory;
+mod reader;
+mod redis;
+pub mod stream;
+
+pub use entry::{Entry, Fresh, Mode};
+pub use list::CachedList;
+pub use memory::{CacheOptions, Gap, Lookup, MemoryCache};
+pub use reader::{CachedReader, Read, Upstream};
+pub use redis::{RedisCache, RedisError};

@@ -38,7 +38,7 @@ pub mod internal {
     pub use v1::*;
 }
 
-/// The public API's server, whose read answers are [`Answer`]s.
+/// The public API's server, whose answers are [`Answer`]s.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod server {
     include!(concat!(env!("OUT_DIR"), "/server/tao.v1.rs"));

@@ -1,1 +1,29 @@
-//! tao-runtime
+//! What every server process needs and no graph knows of: configuration, telemetry, signals, readiness, the runtimes that
+//! connections are spread over, draining, and the admin port.
+
+pub mod admin;
+pub mod config;
+pub mod health;
+pub mod listener;
+pub mod metrics;
+pub mod readiness;
+pub mod serve;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+pub mod units;
+pub mod workers;
+
+mod connection;
+mod layer;
+
+pub use admin::serve_admin;
+pub use health::health_service;
+pub use listener::{Listener, TcpAcceptor};
+pub use metrics::MetricsHandle;
+pub use readiness::{Gate, Readiness};
+pub use serve::{ServeOptions, serve};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use telemetry::{LogFormat, TelemetryError, TelemetryGuard, TelemetryOptions};
+pub use units::{ByteSize, HumanDuration};
+pub use workers::Workers;

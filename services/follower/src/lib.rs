@@ -1,1 +1,16 @@
-//! tao-follower
+//! The follower: the public API. Serves reads from memory and Redis, sends misses and writes to the leader, applies every
+//! write's changeset before its caller is answered, and follows the change stream.
+
+mod answers;
+mod batch;
+pub mod config;
+mod execute;
+mod ranges;
+mod server;
+mod service;
+mod session;
+mod upstream;
+mod validate;
+
+pub use config::Config;
+pub use server::run;

@@ -1,0 +1,42 @@
+# The door to this project. `make` alone lists what there is.
+#
+# Everything is built by cargo, in target/ or where CARGO_TARGET_DIR says.
+
+# Tools that the tests and the linters installed come first.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+# For cargo, on every command: CARGO_FLAGS=--locked refuses to change Cargo.lock.
+CARGO_FLAGS ?=
+# For the program that is run: make run ARGS="--help"
+ARGS ?=
+
+.PHONY: help run load test bench lint fmt
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start the whole store in one process: public API on 127.0.0.1:50051, data in ./data
+	cargo run $(CARGO_FLAGS) --release -p tao -- dev $(ARGS)
+
+load: ## load an edge list into a running store: make load FILE=edges.txt TYPE=follows
+	$(if $(and $(FILE),$(TYPE)),,$(error say what to load: make load FILE=edges.txt TYPE=follows))
+	cargo run $(CARGO_FLAGS) --release -p tao -- load --type "$(TYPE)" $(ARGS) "$(FILE)"
+
+test: ## install what the tests need where it is absent, then run all of them
+	@tests/tools/install.sh tests
+	@tests/tools/test.sh $(CARGO_FLAGS)
+
+bench: ## measure this store beside what one would build instead
+	@tests/tools/install.sh tests
+	cargo build $(CARGO_FLAGS) --release -p tao
+	cargo run $(CARGO_FLAGS) --release -p tao-bench -- $(ARGS)
+
+lint: ## formatting, protos, dependencies and clippy, warnings being errors; the quick ones first
+	@tests/tools/install.sh lint
+	cargo fmt --all --check
+	buf lint
+	cargo deny $(CARGO_FLAGS) check --hide-inclusion-graph bans licenses sources
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+fmt: ## format all Rust code
+	cargo fmt --all

@@ -1,0 +1,214 @@
+//! Reading through: memory, then Redis, then the next tier; with single flight, and the floors of rule 2 at every step.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tao_model::limits::MAX_LIMIT;
+use tao_model::{Change, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
+use tokio::time::{Instant, timeout_at};
+
+use crate::entry::{Entry, Fresh, Mode};
+use crate::flight::Flights;
+use crate::list::CachedList;
+use crate::memory::{Lookup, MemoryCache};
+use crate::redis::RedisCache;
+
+/// Edges that are fetched with a list at the least, so that its next readers find them.
+const MIN_FETCHED: usize = 64;
+
+/// The next tier.
+pub trait Upstream: Send + Sync + 'static {
+    /// What a call carries beside its floor.
+    type Context: Clone + Send + Sync + 'static;
+
+    /// Until when a caller waits.
+    fn deadline(context: &Self::Context) -> Instant;
+
+    /// An object's state, at or above `floor`.
+    fn object(
+        &self,
+        id: ObjectId,
+        floor: Position,
+        mode: Mode,
+        context: &Self::Context,
+    ) -> impl Future<Output = Result<Fresh<Option<Bytes>>>> + Send;
+
+    /// A list's count and `newest` of its edges, at or above `floor`.
+    fn list(
+        &self,
+        id1: ObjectId,
+        atype: TypeId,
+        newest: usize,
+        floor: Position,
+        mode: Mode,
+        context: &Self::Context,
+    ) -> impl Future<Output = Result<Fresh<CachedList>>> + Send;
+}
+
+/// How a key is read.
+#[derive(Debug, Clone)]
+pub struct Read<C> {
+    /// The answer is at or above it.
+    pub floor: Position,
+    /// Which answers will do.
+    pub mode: Mode,
+    /// For the next tier.
+    pub context: C,
+}
+
+/// A tier's caches, and the tier behind them.
+pub struct CachedReader<U> {
+    shared: Arc<Shared<U>>,
+    flights: Flights,
+}
+
+struct Shared<U> {
+    memory: MemoryCache,
+    redis: Option<RedisCache>,
+    upstream: U,
+}
+
+impl<U: Upstream> CachedReader<U> {
+    /// Over these caches.
+    pub fn new(memory: MemoryCache, redis: Option<RedisCache>, upstream: U) -> Self {
+        Self { shared: Arc::new(Shared { memory, redis, upstream }), flights: Flights::default() }
+    }
+
+    /// The cache in memory.
+    pub fn memory(&self) -> &MemoryCache {
+        &self.shared.memory
+    }
+
+    /// Tells Redis whose values are to be read and written: none before.
+    pub fn meet(&self, cluster: ClusterId) {
+        if let Some(redis) = &self.shared.redis {
+            redis.meet(cluster);
+        }
+    }
+
+    /// Rule 9: a write's changeset, before its caller is answered.
+    pub fn apply_write(&self, changes: &[Change]) {
+        changes.iter().for_each(|change| self.shared.memory.apply(change));
+    }
+
+    /// An object's encoded state.
+    pub async fn object(&self, id: ObjectId, read: Read<U::Context>) -> Result<Fresh<Option<Bytes>>> {
+        let Fresh { as_of, value } = self.read(Key::Object(id), 0, read).await?;
+        match value {
+            Entry::Object(value) => Ok(Fresh { as_of, value }),
+            Entry::List(_) => Err(mixed_up()),
+        }
+    }
+
+    /// A list with at least `newest` of its edges (0: the count alone), unless it is complete or full.
+    pub async fn list(
+        &self,
+        id1: ObjectId,
+        atype: TypeId,
+        newest: usize,
+        read: Read<U::Context>,
+    ) -> Result<Fresh<Arc<CachedList>>> {
+        let Fresh { as_of, value } = self.read(Key::List(id1, atype), newest.min(MAX_LIMIT), read).await?;
+        match value {
+            Entry::List(value) => Ok(Fresh { as_of, value }),
+            Entry::Object(_) => Err(mixed_up()),
+        }
+    }
+
+    async fn read(&self, key: Key, newest: usize, read: Read<U::Context>) -> Result<Fresh<Entry>> {
+        let memory = &self.shared.memory;
+        let kind = match key {
+            Key::Object(_) => "object",
+            Key::List(..) => "list",
+        };
+        let goes_past = match read.mode {
+            Mode::Cached => false,
+            Mode::MaxStaleness(ms) => !memory.is_within(ms),
+            Mode::Strong => true,
+        };
+        let floor = if goes_past {
+            memory.floor(&key, read.floor)
+        } else {
+            match memory.lookup(&key, newest, read.floor) {
+                Lookup::Hit(value, as_of) => {
+                    metrics::counter!("tao_cache_hits_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind).increment(1);
+                    return Ok(Fresh { as_of, value });
+                }
+                Lookup::Miss(floor) => floor,
+            }
+        };
+        metrics::counter!("tao_cache_misses_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind).increment(1);
+        let fetched = if newest == 0 { 0 } else { newest.next_power_of_two().clamp(MIN_FETCHED, MAX_LIMIT) };
+        let deadline = U::deadline(&read.context);
+        let start = || {
+            let (shared, context) = (self.shared.clone(), read.context.clone());
+            let mode = read.mode;
+            async move { shared.fetch(key, fetched, floor, mode, goes_past, &context).await }
+        };
+        // A flight that began earlier may have read before what this caller must see, which no floor tells here.
+        let answer = async {
+            if goes_past { start().await } else { self.flights.fly(key, fetched, floor, start).await }
+        };
+        timeout_at(deadline, answer).await.unwrap_or(Err(Error::DeadlineExceeded { not_applied: true }))
+    }
+}
+
+/// A value of another kind than its key's.
+fn mixed_up() -> Error {
+    Error::Internal { what: "a cached value is of another kind than its key".to_owned() }
+}
+
+impl<U: Upstream> Shared<U> {
+    async fn fetch(
+        &self,
+        key: Key,
+        newest: usize,
+        floor: Position,
+        mode: Mode,
+        goes_past: bool,
+        context: &U::Context,
+    ) -> Result<Fresh<Entry>> {
+        if !goes_past
+            && let Some(found) = self.from_redis(key, newest, floor).await
+        {
+            return Ok(found);
+        }
+        let Fresh { as_of, value } = match key {
+            Key::Object(id) => {
+                let found = self.upstream.object(id, floor, mode, context).await?;
+                Fresh { as_of: found.as_of, value: Entry::Object(found.value) }
+            }
+            Key::List(id1, atype) => {
+                let found = self.upstream.list(id1, atype, newest, floor, mode, context).await?;
+                Fresh { as_of: found.as_of, value: Entry::List(Arc::new(found.value)) }
+            }
+        };
+        if as_of < floor {
+            return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));
+        }
+        // Refused or not, the value meets the floor that this request had when it came.
+        if self.memory.fill(key, as_of, value.clone())
+            && let Some(redis) = &self.redis
+        {
+            redis.set(key, as_of, &value);
+        }
+        Ok(Fresh { as_of, value })
+    }
+
+    /// Rule 8: a value of Redis is believed only under rule 4, tested after it arrived.
+    async fn from_redis(&self, key: Key, newest: usize, floor: Position) -> Option<Fresh<Entry>> {
+        let redis = self.redis.as_ref()?;
+        let (stored, entry) = redis.get(key).await?;
+        // Before the test: what is applied by then is remembered by then.
+        let applied = self.memory.applied()?;
+        let fresh = stored.max(applied);
+        if !entry.covers(newest) || fresh < floor || !self.memory.is_believable(&key, stored) {
+            metrics::counter!("tao_cache_misses_total", "tier" => self.memory.tier(), "level" => "redis").increment(1);
+            return None;
+        }
+        metrics::counter!("tao_cache_hits_total", "tier" => self.memory.tier(), "level" => "redis").increment(1);
+        self.memory.fill(key, stored, entry.clone());
+        redis.raise(key, stored, fresh);
+        Some(Fresh { as_of: fresh, value: entry })
+    }
+}

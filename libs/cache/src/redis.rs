@@ -1,0 +1,274 @@
+//! The second level, shared by followers: values with their `as_of`, and nothing else (rule 8). Whatever Redis evicts, loses or
+//! brings back, and whenever it dies, reads are only slower.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Script};
+use tao_model::{ClusterId, Key, Position};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::entry::Entry;
+use crate::list::CachedList;
+
+/// The version byte of values, and a part of every key.
+const VERSION: u8 = 1;
+/// Version, epoch, lsn.
+const HEAD: usize = 17;
+const KIND_ABSENT: u8 = 0;
+const KIND_OBJECT: u8 = 1;
+const KIND_LIST: u8 = 2;
+/// A Redis that takes longer is of no use to a read.
+const PATIENCE: Duration = Duration::from_millis(100);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Between attempts to connect.
+const RETRY: Duration = Duration::from_millis(250);
+/// Writes that may wait; more are dropped.
+const MAX_QUEUED: usize = 4096;
+/// Larger values are not stored.
+const MAX_VALUE: usize = 1024 * 1024;
+/// Values that nobody asked for so long go by themselves.
+const TTL_MS: u64 = 24 * 60 * 60 * 1_000;
+/// A value's `as_of` is raised when it lags by so many changes: often enough to stay believable after restarts.
+const RAISE_AFTER: u64 = 1_000;
+
+/// Sets a value only over a smaller position. Numbers in Lua are doubles: epoch and lsn are compared by themselves.
+const SET: &str = r"
+local head = redis.call('GETRANGE', KEYS[1], 0, 16)
+if #head == 17 and string.byte(head) == string.byte(ARGV[1]) then
+  local _, epoch, lsn = struct.unpack('>BI8I8', head)
+  local new_epoch, new_lsn = tonumber(ARGV[2]), tonumber(ARGV[3])
+  if epoch > new_epoch or (epoch == new_epoch and lsn >= new_lsn) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
+return 1";
+
+/// Raises the position of a value that has not changed since.
+const RAISE: &str = r"
+if redis.call('GETRANGE', KEYS[1], 0, 16) == ARGV[1] then
+  redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  return 1
+end
+return 0";
+
+/// Why a Redis can't be configured. One that is down is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// Not an address.
+    #[error("not the URL of a Redis: {0}")]
+    Url(#[from] redis::RedisError),
+}
+
+/// A connection to Redis that comes and goes.
+pub struct RedisCache {
+    link: Arc<Link>,
+    cluster: OnceLock<ClusterId>,
+    writes: mpsc::Sender<Write>,
+}
+
+struct Link {
+    connection: RwLock<Option<MultiplexedConnection>>,
+    broken: Notify,
+}
+
+enum Write {
+    Set(Vec<u8>, Position, Vec<u8>),
+    Raise(Vec<u8>, Position, Position),
+}
+
+impl RedisCache {
+    /// Connects in the background, on the present runtime, now and whenever the connection breaks.
+    pub fn connect(url: &str) -> Result<Self, RedisError> {
+        let client = Client::open(url)?;
+        let link = Arc::new(Link { connection: RwLock::new(None), broken: Notify::new() });
+        tokio::spawn(keep_connected(client, Arc::downgrade(&link)));
+        let (writes, queue) = mpsc::channel(MAX_QUEUED);
+        tokio::spawn(write_behind(link.clone(), queue));
+        Ok(Self { link, cluster: OnceLock::new(), writes })
+    }
+
+    /// Nothing is read or written before it is known whose values they are.
+    pub fn meet(&self, cluster: ClusterId) {
+        // The first stays: a tier never serves a second cluster.
+        let _ = self.cluster.set(cluster);
+    }
+
+    fn name(&self, key: Key) -> Option<Vec<u8>> {
+        let cluster = self.cluster.get()?;
+        Some(match key {
+            Key::Object(id) => format!("tao:{VERSION}:{cluster}:o:{id}"),
+            Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:l:{id1}:{atype}"),
+        }
+        .into_bytes())
+    }
+
+    /// A value, and the position that it says it is of. Nothing when Redis has none, is slow, or is down.
+    pub async fn get(&self, key: Key) -> Option<(Position, Entry)> {
+        let name = self.name(key)?;
+        let raw: Option<Vec<u8>> = self.link.run(async |mut c| Cmd::get(name).query_async(&mut c).await).await?;
+        decode(key, raw?)
+    }
+
+    /// Stores a value in the background.
+    pub fn set(&self, key: Key, as_of: Position, entry: &Entry) {
+        let Some(name) = self.name(key) else { return };
+        let value = encode(as_of, entry);
+        if value.len() <= MAX_VALUE {
+            self.enqueue(Write::Set(name, as_of, value));
+        }
+    }
+
+    /// Raises a validated value's position in the background, when it is worth it.
+    pub fn raise(&self, key: Key, from: Position, to: Position) {
+        let lags = to.epoch > from.epoch || to.lsn.saturating_sub(from.lsn) >= RAISE_AFTER;
+        if let Some(name) = self.name(key).filter(|_| lags) {
+            self.enqueue(Write::Raise(name, from, to));
+        }
+    }
+
+    fn enqueue(&self, write: Write) {
+        if self.link.is_up() && self.writes.try_send(write).is_err() {
+            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
+        }
+    }
+}
+
+impl Link {
+    fn is_up(&self) -> bool {
+        self.connection.read().is_some()
+    }
+
+    /// Runs a command while there is a connection; a failure gives the connection up.
+    async fn run<T>(&self, command: impl AsyncFnOnce(MultiplexedConnection) -> redis::RedisResult<T>) -> Option<T> {
+        let connection = self.connection.read().clone()?;
+        let failed = match timeout(PATIENCE, command(connection)).await {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a Redis command failed");
+                error.is_io_error() || error.is_connection_dropped()
+            }
+            Err(_) => true,
+        };
+        metrics::counter!("tao_cache_redis_errors_total").increment(1);
+        if failed && self.connection.write().take().is_some() {
+            tracing::warn!("Redis is gone; reads go on without it");
+            self.broken.notify_one();
+        }
+        None
+    }
+}
+
+async fn keep_connected(client: Client, link: std::sync::Weak<Link>) {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN));
+    loop {
+        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+        let Some(link) = link.upgrade() else { return };
+        match connected {
+            Ok(connection) => {
+                tracing::info!("connected to Redis");
+                *link.connection.write() = Some(connection);
+                // Held while it waits: the cache's end is noticed when the process ends.
+                link.broken.notified().await;
+            }
+            Err(error) => tracing::debug!(%error, "Redis can't be reached"),
+        }
+        drop(link);
+        sleep(RETRY).await;
+    }
+}
+
+async fn write_behind(link: Arc<Link>, mut queue: mpsc::Receiver<Write>) {
+    let (set, raise) = (Script::new(SET), Script::new(RAISE));
+    while let Some(write) = queue.recv().await {
+        let _: Option<i64> = match write {
+            Write::Set(name, at, value) => {
+                let mut call = set.prepare_invoke();
+                call.key(name).arg(value).arg(at.epoch).arg(at.lsn).arg(TTL_MS);
+                link.run(async move |mut c| call.invoke_async(&mut c).await).await
+            }
+            Write::Raise(name, from, to) => {
+                let mut call = raise.prepare_invoke();
+                call.key(name).arg(head(from).as_slice()).arg(head(to).as_slice()).arg(TTL_MS);
+                link.run(async move |mut c| call.invoke_async(&mut c).await).await
+            }
+        };
+    }
+}
+
+fn head(at: Position) -> [u8; HEAD] {
+    let mut head = [VERSION; HEAD];
+    head[1..9].copy_from_slice(&at.epoch.to_be_bytes());
+    head[9..].copy_from_slice(&at.lsn.to_be_bytes());
+    head
+}
+
+fn encode(as_of: Position, entry: &Entry) -> Vec<u8> {
+    let mut value = head(as_of).to_vec();
+    match entry {
+        Entry::Object(None) => value.push(KIND_ABSENT),
+        Entry::Object(Some(object)) => {
+            value.push(KIND_OBJECT);
+            value.extend_from_slice(object);
+        }
+        Entry::List(list) => {
+            value.push(KIND_LIST);
+            value.extend_from_slice(&list.count().to_be_bytes());
+            value.extend_from_slice(&list.edges_bytes());
+        }
+    }
+    value
+}
+
+/// What this version did not write is no value.
+fn decode(key: Key, raw: Vec<u8>) -> Option<(Position, Entry)> {
+    let raw = Bytes::from(raw);
+    let (head, rest) = raw.split_at_checked(HEAD)?;
+    if head[0] != VERSION {
+        return None;
+    }
+    let position = Position::new(u64::from_be_bytes(head[1..9].try_into().ok()?), u64::from_be_bytes(head[9..].try_into().ok()?));
+    let (kind, content) = rest.split_first()?;
+    let entry = match (key, *kind) {
+        (Key::Object(_), KIND_ABSENT) if content.is_empty() => Entry::Object(None),
+        (Key::Object(_), KIND_OBJECT) => Entry::Object(Some(raw.slice(HEAD + 1..))),
+        (Key::List(..), KIND_LIST) => {
+            let (count, _) = content.split_first_chunk::<8>()?;
+            let list = CachedList::from_encoded(u64::from_be_bytes(*count), raw.slice(HEAD + 9..))?;
+            Entry::List(Arc::new(list))
+        }
+        _ => return None,
+    };
+    Some((position, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tao_model::{ObjectId, TypeId};
+
+    #[test]
+    fn only_what_was_written_is_read() {
+        let id = ObjectId::new(5).unwrap();
+        let (object, list) = (Key::Object(id), Key::List(id, TypeId(1)));
+        let at = Position::new(7, 9);
+        let one = Entry::List(Arc::new(CachedList::from_encoded(3, Bytes::new()).unwrap()));
+        for (key, entry) in [(object, Entry::Object(None)), (object, Entry::Object(Some(Bytes::from_static(b"x")))), (list, one)] {
+            let raw = encode(at, &entry);
+            assert_eq!(decode(key, raw.clone()), Some((at, entry)));
+            let other = if key == object { list } else { object };
+            assert_eq!(decode(other, raw.clone()), None);
+            let mut newer = raw;
+            newer[0] = VERSION + 1;
+            assert_eq!(decode(key, newer), None);
+        }
+        for garbage in [vec![], vec![VERSION; 17], b"hello, world, this is no value".to_vec()] {
+            assert_eq!(decode(object, garbage.clone()), None);
+            assert_eq!(decode(list, garbage), None);
+        }
+    }
+}

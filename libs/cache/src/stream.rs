@@ -1,0 +1,99 @@
+//! Follows a change stream: every event goes through the cache before anybody else hears of it.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tao_model::{ClusterId, ClusterInfo, Error, IdLayout, LogId, Result};
+use tao_proto::convert;
+use tao_proto::internal::{self, subscribe_response::Event};
+use tokio::time::timeout;
+
+use crate::MemoryCache;
+
+/// A stream without a heartbeat for so long is taken for dead; the storage shard sends one every 200 ms.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Who else hears of a stream: a leader's fan-out to its followers.
+pub trait Observer: Send + Sync {
+    /// The stream began, and the cache with it.
+    fn started(&self, start: &internal::Start);
+    /// The cache has applied this event.
+    fn applied(&self, event: internal::SubscribeResponse);
+    /// The stream ended; the next begins with a reset.
+    fn ended(&self);
+}
+
+/// For a tier that nobody listens to.
+impl Observer for () {
+    fn started(&self, _: &internal::Start) {}
+    fn applied(&self, _: internal::SubscribeResponse) {}
+    fn ended(&self) {}
+}
+
+/// The cluster that a stream's start tells of.
+pub fn cluster_info(start: &internal::Start) -> Result<ClusterInfo> {
+    let broken = |why: String| Error::Internal { what: format!("the change stream's start can't be read: {why}") };
+    let cluster = <[u8; 16]>::try_from(&start.cluster[..]).map_err(|_| broken("no cluster id".to_owned()))?;
+    let bits = |raw: u32| u8::try_from(raw).map_err(|_| broken(format!("{raw} bits")));
+    let layout = IdLayout::new(bits(start.time_bits)?, bits(start.shard_bits)?, bits(start.sequence_bits)?, start.shards);
+    Ok(ClusterInfo { cluster: ClusterId(cluster), log: LogId(start.log), layout: layout.map_err(broken)? })
+}
+
+/// Applies a stream to the cache until it breaks; says why it did. Any break is a reset (COHERENCE rule 7): the caller subscribes
+/// again. `meet` is asked once whether the stream is of the cluster that this tier serves.
+pub async fn follow(
+    memory: &MemoryCache,
+    mut events: impl Stream<Item = Result<internal::SubscribeResponse>> + Unpin,
+    observer: &impl Observer,
+    meet: impl Fn(ClusterInfo) -> Result<()>,
+) -> Error {
+    let mut started = false;
+    let error = loop {
+        match step(memory, &mut events, observer, &meet, &mut started).await {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    if started {
+        memory.disconnected();
+        observer.ended();
+    }
+    error
+}
+
+async fn step(
+    memory: &MemoryCache,
+    events: &mut (impl Stream<Item = Result<internal::SubscribeResponse>> + Unpin),
+    observer: &impl Observer,
+    meet: &impl Fn(ClusterInfo) -> Result<()>,
+    started: &mut bool,
+) -> Result<()> {
+    let lost = |what: &str| Error::unavailable(format!("change stream: {what}"));
+    let message = timeout(SILENCE, events.next())
+        .await
+        .map_err(|_| lost("silent for too long"))?
+        .ok_or_else(|| lost("ended"))??;
+    match (&message.event, *started) {
+        (Some(Event::Start(start)), false) => {
+            meet(cluster_info(start)?)?;
+            memory.start(start.position.unwrap_or_default().into());
+            observer.started(start);
+            *started = true;
+            return Ok(());
+        }
+        (Some(Event::Changes(changes)), true) => {
+            let previous = changes.previous.unwrap_or_default().into();
+            let changes = convert::changes(changes.changes.clone())?;
+            memory.apply_stream(previous, &changes).map_err(|gap| lost(&gap.to_string()))?;
+        }
+        (Some(Event::Heartbeat(heartbeat)), true) => {
+            let position = heartbeat.position.unwrap_or_default().into();
+            memory.heartbeat(position, heartbeat.time_ms).map_err(|gap| lost(&gap.to_string()))?;
+        }
+        (Some(Event::Start(_)), true) => return Err(lost("a second start")),
+        (Some(_), false) => return Err(lost("began without a start")),
+        (None, _) => return Err(lost("an event that this version doesn't know")),
+    }
+    observer.applied(message);
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Properties of ids, tokens and cursors. A failure prints its seed; proptest keeps it in `proptest-regressions`.
+
+use proptest::prelude::*;
+use tao_model::id::{EPOCH_MS, IdParts, NoId};
+use tao_model::{ClusterId, Cursor, EdgeKey, Error, IdGenerator, IdLayout, LogId, ObjectId, Position, ShardId, Token, TypeId};
+
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+const LOG: LogId = LogId(0);
+
+fn layouts() -> impl Strategy<Value = IdLayout> {
+    (38u8..=46, 1u8..=20).prop_filter_map("at least 4 bits of sequence", |(time, shard)| {
+        let sequence = 64u8.checked_sub(time + shard)?;
+        IdLayout::new(time, shard, sequence, 1 << shard.min(10)).ok()
+    })
+}
+
+proptest! {
+    #[test]
+    fn ids_decode_to_what_they_were_made_of(layout in layouts(), ms in 1u64..1 << 36, shard in any::<u32>(), sequence in any::<u64>()) {
+        let parts = IdParts {
+            time_ms: EPOCH_MS + ms,
+            shard: ShardId(shard % layout.shards()),
+            sequence: sequence % layout.sequences(),
+        };
+        let id = layout.encode(parts).unwrap();
+        prop_assert!(id.get() > 0);
+        prop_assert_eq!(layout.decode(id), parts);
+        prop_assert_eq!(layout.checked_shard(id), Ok(parts.shard));
+    }
+
+    /// The clock runs, stands and steps back at will; ids ascend all the same, and never more than the sequence's a millisecond.
+    #[test]
+    fn generators_ascend_whatever_the_clock_does(steps in prop::collection::vec(-5_000i64..5_000, 1..300), restart in any::<u8>()) {
+        let layout = IdLayout::new(42, 18, 4, 1024).unwrap();
+        let mut generator = IdGenerator::new(layout, ShardId(5), EPOCH_MS + 1_000_000);
+        let (mut now, mut last) = (EPOCH_MS + 1_000_000, 0);
+        for (n, step) in steps.into_iter().enumerate() {
+            now = now.saturating_add_signed(step / if step > 2_500 { 1 } else { 1_000 });
+            if n == usize::from(restart) {
+                // A restart goes on from the lease, which lies at or above what was reached.
+                generator = IdGenerator::new(layout, ShardId(5), generator.millisecond() + 1);
+            }
+            let id = loop {
+                match generator.next(now) {
+                    Ok(id) => break id,
+                    Err(NoId::Wait(_)) => generator.waited(),
+                    Err(NoId::EndOfTime) => panic!("end of time"),
+                }
+            };
+            prop_assert!(id.get() > last, "{} after {last}", id.get());
+            prop_assert!(generator.may_have_made(id));
+            let next = ObjectId::new(id.get() + 1).unwrap();
+            prop_assert!(layout.shard(next) != ShardId(5) || !generator.may_have_made(next));
+            prop_assert_eq!(layout.shard(id), ShardId(5));
+            last = id.get();
+        }
+    }
+
+    #[test]
+    fn tokens_survive_their_text_and_never_forget(
+        seen in prop::collection::vec((0u32..2_000, 1u64..4, 0u64..1_000), 0..700),
+        split in any::<prop::sample::Index>(),
+    ) {
+        let (mut a, mut b) = (Token::new(CLUSTER), Token::new(CLUSTER));
+        let half = if seen.is_empty() { 0 } else { split.index(seen.len()) };
+        for (n, (shard, epoch, lsn)) in seen.iter().enumerate() {
+            let token = if n < half { &mut a } else { &mut b };
+            token.see(ShardId(*shard), Position::new(*epoch, *lsn), |_| LOG);
+        }
+        a.merge(&b, |_| LOG);
+        let text = a.encode();
+        prop_assert!(text.len() <= tao_model::limits::MAX_TOKEN);
+        let read = Token::decode(&text, CLUSTER).unwrap();
+        prop_assert_eq!(&read, &a);
+        for (shard, epoch, lsn) in seen {
+            prop_assert!(read.floor(ShardId(shard), LOG) >= Position::new(epoch, lsn));
+        }
+    }
+
+    #[test]
+    fn strangers_bytes_are_errors(text in "[A-Za-z0-9_-]{0,300}|.{0,60}") {
+        let id1 = ObjectId::new(1).unwrap();
+        prop_assert!(Token::decode(&text, CLUSTER).is_err());
+        prop_assert!(Cursor::decode(&text, id1, TypeId(1)).is_err());
+    }
+
+    #[test]
+    fn cursors_go_on_with_their_own_list_only(id1 in 1i64.., atype in any::<u32>(), time in any::<u32>(), id2 in 1i64..) {
+        let id = |n| ObjectId::new(n).unwrap();
+        let cursor = Cursor { id1: id(id1), atype: TypeId(atype), after: EdgeKey { time, id2: id(id2) } };
+        prop_assert_eq!(Cursor::decode(&cursor.encode(), id(id1), TypeId(atype)), Ok(cursor));
+        let other = Cursor::decode(&cursor.encode(), id(id1), TypeId(atype.wrapping_add(1)));
+        let is_refused = matches!(other, Err(Error::InvalidArgument { .. }));
+        prop_assert!(is_refused);
+    }
+}
+
+#[test]
+fn a_token_keeps_single_shards_until_it_grows_too_large() {
+    let mut token = Token::new(CLUSTER);
+    (0..200).for_each(|n| token.see(ShardId(n), Position::new(1, u64::from(n) + 1), |_| LOG));
+    assert_eq!(token.floor(ShardId(3), LOG), Position::new(1, 4));
+    assert_eq!(token.floor(ShardId(900), LOG), Position::ZERO);
+    (200..300).for_each(|n| token.see(ShardId(n), Position::new(1, u64::from(n) + 1), |_| LOG));
+    assert!(token.floor(ShardId(900), LOG) >= Position::new(1, 250), "folded into the log");
+}
+
+#[test]
+fn the_standard_layout_is_positive_until_2093() {
+    let parts = IdParts { time_ms: EPOCH_MS + (1 << 41) - 1, shard: ShardId(1023), sequence: 4095 };
+    assert_eq!(IdLayout::STANDARD.encode(parts).unwrap().get(), i64::MAX);
+    let beyond = IdParts { time_ms: EPOCH_MS + (1 << 41), ..parts };
+    assert_eq!(IdLayout::STANDARD.encode(beyond), None);
+}
+
+#[test]
+fn keys_spread_over_all_shards() {
+    let mut hit = vec![0; 1024];
+    (0..100_000).for_each(|n| hit[IdLayout::STANDARD.shard_of_key(&format!("user-{n}")).0 as usize] += 1);
+    assert!(hit.iter().all(|n| (40..200).contains(n)), "{hit:?}");
+}
+
+#[test]
+fn edges_are_ordered_newest_first() {
+    let key = |time, id2| EdgeKey { time, id2: ObjectId::new(id2).unwrap() };
+    let mut keys = [key(1, 5), key(2, 1), key(1, 9), key(2, 3)];
+    keys.sort();
+    assert_eq!(keys, [key(2, 3), key(2, 1), key(1, 9), key(1, 5)]);
+}

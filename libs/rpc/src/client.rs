@@ -1,0 +1,212 @@
+//! The calling side.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use http::Uri;
+use tao_model::{Error, Result};
+use tao_proto::internal::tier_service_client::TierServiceClient;
+use tao_proto::internal::{SubscribeRequest, SubscribeResponse};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Request;
+
+use crate::call::{self, CallContext, Op, TierReply, is_write};
+use crate::connect::{AddressError, Connect, TcpConnect, channel, parse_address};
+use crate::line::Line;
+use crate::link::Link;
+use crate::peer_status;
+use crate::server::MAX_MESSAGE;
+
+/// Limits and times of a client.
+#[derive(Clone)]
+pub struct LinkOptions {
+    /// How connections are made. Default: TCP.
+    pub connect: Arc<dyn Connect>,
+    /// Connections to the peer, 1 or more: more only help when one core can't carry the traffic, and batch less.
+    pub connections: usize,
+    /// Calls under way at once on each connection; more are OVERLOADED.
+    pub max_in_flight: usize,
+    /// Bytes of calls that wait to be sent on each connection; more are OVERLOADED.
+    pub max_queued_bytes: usize,
+    /// Calls in one message.
+    pub max_message_calls: usize,
+    /// Bytes of calls in one message, unless a single one is larger.
+    pub max_message_bytes: usize,
+    /// How long a call waits for a connection, if its deadline is not sooner.
+    pub connect_wait: Duration,
+    /// How long one attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// How often an idle peer is asked whether it lives.
+    pub keepalive_interval: Duration,
+    /// How long it has to answer.
+    pub keepalive_timeout: Duration,
+    /// Bytes that may be on their way on one stream; a connection gets four times as many.
+    pub stream_window: u32,
+    /// The runtime that connections live on. Default: the one that the client is made on.
+    pub runtime: Option<Handle>,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            connect: Arc::new(TcpConnect),
+            connections: 1,
+            max_in_flight: 4_096,
+            max_queued_bytes: 64 * 1024 * 1024,
+            max_message_calls: 256,
+            max_message_bytes: 256 * 1024,
+            connect_wait: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+            stream_window: 2 * 1024 * 1024,
+            runtime: None,
+        }
+    }
+}
+
+impl fmt::Debug for LinkOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkOptions")
+            .field("connections", &self.connections)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("connect_wait", &self.connect_wait)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Calls a tier over long-lived streams. Cheap to clone; usable from any runtime. Its connections end with its last clone.
+#[derive(Debug, Clone)]
+pub struct TierClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    address: Uri,
+    options: Arc<LinkOptions>,
+    runtime: Handle,
+    lines: Vec<Arc<Line>>,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+    _closed: DropGuard,
+}
+
+impl TierClient {
+    /// Begins to connect to `host:port` or `http://host:port`, in the background and for as long as the client lives. Must be made
+    /// on a tokio runtime, or be given one.
+    pub fn new(address: &str, options: LinkOptions) -> Result<Self, AddressError> {
+        let address = parse_address(address)?;
+        let runtime = options.runtime.clone().unwrap_or_else(Handle::current);
+        let closed = CancellationToken::new();
+        let options = Arc::new(options);
+        let peer = address.authority().map_or_else(|| address.to_string(), ToString::to_string);
+        let start = |_| {
+            let line = Arc::new(Line::new(peer.clone(), options.clone()));
+            runtime.spawn(Link::new(address.clone(), options.clone(), line.clone(), closed.clone()).run());
+            line
+        };
+        let lines = (0..options.connections.max(1)).map(start).collect();
+        let inner = Inner { address, options, runtime, lines, turn: AtomicUsize::new(0), _closed: closed.drop_guard() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The peer.
+    pub fn address(&self) -> &Uri {
+        &self.inner.address
+    }
+
+    /// Whether a call would be sent at once.
+    pub fn is_connected(&self) -> bool {
+        self.inner.lines.iter().any(|line| line.is_open())
+    }
+
+    /// Waits until calls can be sent; fails with what stands in the way when that takes too long.
+    pub async fn wait_connected(&self, time: Duration) -> Result<()> {
+        self.line().wait_open(Instant::now() + time).await
+    }
+
+    /// Asks, and waits for the answer until the deadline. Dropping the future gives the call up, there too.
+    ///
+    /// Beside the peer's own errors: UNAVAILABLE, DEADLINE_EXCEEDED (each says whether a write surely did not happen) and
+    /// OVERLOADED (nothing was sent).
+    pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
+        let now = Instant::now();
+        if context.deadline <= now {
+            return Err(Error::DeadlineExceeded { not_applied: true });
+        }
+        let is_write = is_write(&op);
+        let mut call = Some(call::to_wire(context, op));
+        let mut line = self.line();
+        let mut ticket = loop {
+            if let Some(ticket) = line.submit(&mut call, is_write, context.deadline)? {
+                break ticket;
+            }
+            let limit = now + self.inner.options.connect_wait;
+            match line.wait_open(limit.min(context.deadline)).await {
+                Ok(()) => {}
+                Err(_) if context.deadline <= limit => return Err(Error::DeadlineExceeded { not_applied: true }),
+                Err(error) => return Err(error),
+            }
+            line = self.line();
+        };
+        match timeout_at(context.deadline, ticket.answer()).await {
+            Ok(reply) => call::from_reply(reply?),
+            Err(_) => {
+                let sent = ticket.give_up();
+                Err(Error::DeadlineExceeded { not_applied: !is_write || !sent })
+            }
+        }
+    }
+
+    /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again, with a reset.
+    pub async fn subscribe(&self, subscriber: &str) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
+        let (address, options) = (self.inner.address.clone(), self.inner.options.clone());
+        let request = SubscribeRequest { subscriber: subscriber.to_owned() };
+        let peer = self.inner.lines[0].peer().to_owned();
+        // On the client's runtime: the connection must outlive the caller's.
+        let connecting = self.inner.runtime.spawn(async move {
+            let connecting = async {
+                let channel = channel(&address, &options).await.map_err(|why| unreachable(&peer, &why))?;
+                let mut client = TierServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+                let response = client.subscribe(Request::new(request)).await;
+                Ok((channel, response.map_err(|status| peer_status::from_status(&peer, &status))?.into_inner()))
+            };
+            let opened = timeout(options.connect_timeout, connecting).await;
+            opened
+                .unwrap_or_else(|_| Err(unreachable(&peer, "no answer")))
+                .map(|(channel, events)| (channel, events, peer))
+        });
+        let (channel, events, peer) = AbortOnDropHandle::new(connecting)
+            .await
+            .map_err(|_| Error::unavailable("the client's runtime has ended"))??;
+        let events = events.map(move |event| {
+            // The stream needs its connection.
+            let _kept = &channel;
+            event.map_err(|status| peer_status::from_status(&peer, &status))
+        });
+        Ok(events.boxed())
+    }
+
+    /// The connection whose turn it is, among those that are open.
+    fn line(&self) -> &Line {
+        let lines = &self.inner.lines;
+        if let [line] = lines.as_slice() {
+            return line;
+        }
+        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % lines.len();
+        let (ahead, behind) = lines.split_at(turn);
+        behind.iter().chain(ahead).find(|line| line.is_open()).unwrap_or(&lines[turn])
+    }
+}
+
+fn unreachable(peer: &str, why: &str) -> Error {
+    Error::unavailable(format!("{peer} can't be reached: {why}"))
+}

@@ -1,0 +1,331 @@
+//! What the callers of a link and its connection share: calls that wait to be sent, and calls that wait for their answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::Stream;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tao_model::{Error, Result};
+use tao_proto::internal::{Call, ExchangeRequest, Reply};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::client::LinkOptions;
+
+/// When to try again after shed load or a lost connection.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The shared part of a link.
+#[derive(Debug)]
+pub(crate) struct Line {
+    peer: String,
+    options: Arc<LinkOptions>,
+    state: Mutex<State>,
+    /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
+    closed: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the stream that was opened last.
+    stream: u64,
+    /// Whether it takes new calls.
+    open: bool,
+    next_seq: u64,
+    /// Not sent yet, with their encoded sizes.
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    /// To be given up: the stream and `seq` of each.
+    cancels: Vec<(u64, u64)>,
+    /// By `seq`.
+    waiting: HashMap<u64, Waiting, foldhash::fast::RandomState>,
+    /// Of the streams of requests: two at most, while one is drained.
+    wakers: Vec<(u64, Waker)>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    call: Call,
+    deadline: Instant,
+    len: usize,
+}
+
+/// A call that waits for its answer.
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Result<Reply>>,
+    is_write: bool,
+    /// The stream that it was sent by; 0 while it wasn't.
+    sent_by: u64,
+}
+
+/// A call under way; dropping it gives the call up.
+#[derive(Debug)]
+pub(crate) struct Ticket<'a> {
+    line: &'a Line,
+    seq: u64,
+    answer: oneshot::Receiver<Result<Reply>>,
+    ended: bool,
+}
+
+impl Ticket<'_> {
+    /// The peer's answer, or why there will be none.
+    pub(crate) async fn answer(&mut self) -> Result<Reply> {
+        let answer = (&mut self.answer).await;
+        self.ended = true;
+        answer.unwrap_or_else(|_| Err(self.line.unreachable("the client was closed", false)))
+    }
+
+    /// Gives the call up; whether it had been sent.
+    pub(crate) fn give_up(mut self) -> bool {
+        self.ended = true;
+        self.line.give_up(self.seq)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.line.give_up(self.seq);
+        }
+    }
+}
+
+impl Line {
+    pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
+        let closed = watch::Sender::new(Some("not connected yet".to_owned()));
+        Self { peer, options, state: Mutex::default(), closed }
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().open
+    }
+
+    fn unreachable(&self, why: &str, not_applied: bool) -> Error {
+        Error::Unavailable {
+            what: format!("{} can't be reached: {why}", self.peer),
+            not_applied,
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    fn overloaded(&self, what: &str) -> Error {
+        Error::Overloaded {
+            what: format!("too many {what} are on their way to {}", self.peer),
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    /// Waits until calls can be sent, up to a point in time.
+    pub(crate) async fn wait_open(&self, until: Instant) -> Result<()> {
+        let mut closed = self.closed.subscribe();
+        if tokio::time::timeout_at(until, closed.wait_for(Option::is_none)).await.is_ok() {
+            return Ok(());
+        }
+        let why = closed.borrow().clone().unwrap_or_default();
+        Err(self.unreachable(&why, true))
+    }
+
+    /// Puts a call into the queue. `None`, and the call stays with the caller, while there is no stream that takes it.
+    pub(crate) fn submit(
+        &self,
+        call: &mut Option<Call>,
+        is_write: bool,
+        deadline: Instant,
+    ) -> Result<Option<Ticket<'_>>> {
+        let Some(len) = call.as_ref().map(Call::encoded_len) else { return Ok(None) };
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.state.lock();
+        if !state.open {
+            return Ok(None);
+        }
+        if state.waiting.len().max(state.queue.len()) >= self.options.max_in_flight {
+            return Err(self.overloaded("calls"));
+        }
+        if state.queued_bytes + len > self.options.max_queued_bytes {
+            return Err(self.overloaded("bytes"));
+        }
+        let Some(mut call) = call.take() else { return Ok(None) };
+        state.next_seq += 1;
+        let seq = state.next_seq;
+        call.seq = seq;
+        state.queued_bytes += len;
+        state.queue.push_back(Queued { call, deadline, len });
+        state.waiting.insert(seq, Waiting { answer: sender, is_write, sent_by: 0 });
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        Ok(Some(Ticket { line: self, seq, answer, ended: false }))
+    }
+
+    fn give_up(&self, seq: u64) -> bool {
+        let mut state = self.state.lock();
+        let Some(waiting) = state.waiting.remove(&seq) else {
+            // Its answer, or the end of its stream, came just now.
+            return true;
+        };
+        if waiting.sent_by == 0 {
+            // Whoever empties the queue passes over it.
+            return false;
+        }
+        state.cancels.push((waiting.sent_by, seq));
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        true
+    }
+
+    /// A stream takes calls from now on.
+    pub(crate) fn opened(&self, stream: u64) {
+        let mut state = self.state.lock();
+        (state.stream, state.open) = (stream, true);
+        let wakers = std::mem::take(&mut state.wakers);
+        self.closed.send_replace(None);
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Connecting failed.
+    pub(crate) fn failed(&self, why: String) {
+        self.closed.send_replace(Some(why));
+    }
+
+    /// A stream's server asked for no more calls. What has been queued still goes there: it promised to answer it.
+    pub(crate) fn draining(&self, stream: u64) {
+        let mut state = self.state.lock();
+        if state.stream != stream || !state.open {
+            return;
+        }
+        state.open = false;
+        let wakers = std::mem::take(&mut state.wakers);
+        self.closed.send_replace(Some("its server is shutting down".to_owned()));
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// A stream has ended: what was sent by it has no answer to come.
+    pub(crate) fn ended(&self, stream: u64, why: &str) {
+        let mut lost = Vec::new();
+        let mut state = self.state.lock();
+        let is_last = state.stream == stream;
+        if is_last {
+            // What is still queued was queued for this stream.
+            state.queue.clear();
+            state.queued_bytes = 0;
+            if state.open {
+                state.open = false;
+                self.closed.send_replace(Some(why.to_owned()));
+            }
+        }
+        state.cancels.retain(|(by, _)| *by != stream);
+        let gone = |w: &Waiting| w.sent_by == stream || (is_last && w.sent_by == 0);
+        for (_, waiting) in state.waiting.extract_if(|_, w| gone(w)) {
+            lost.push(waiting);
+        }
+        drop(state);
+        for waiting in lost {
+            let not_applied = waiting.sent_by == 0 || !waiting.is_write;
+            // Whoever gave up meanwhile needs no answer.
+            let _ = waiting.answer.send(Err(self.unreachable(why, not_applied)));
+        }
+    }
+
+    /// Hands answers to those who wait for them. Others are of calls that were given up.
+    pub(crate) fn deliver(&self, replies: Vec<Reply>) {
+        let mut ready = Vec::with_capacity(replies.len());
+        let mut state = self.state.lock();
+        for reply in replies {
+            if let Some(waiting) = state.waiting.remove(&reply.seq) {
+                ready.push((waiting.answer, reply));
+            }
+        }
+        drop(state);
+        for (answer, reply) in ready {
+            let _ = answer.send(Ok(reply));
+        }
+    }
+}
+
+impl State {
+    /// All that a message holds of what is queued.
+    fn next_message(&mut self, stream: u64, options: &LinkOptions) -> Option<ExchangeRequest> {
+        let mut message = ExchangeRequest::default();
+        if !self.cancels.is_empty() {
+            self.cancels.retain(|&(by, seq)| {
+                if by == stream {
+                    message.cancels.push(seq);
+                }
+                by != stream
+            });
+        }
+        if !self.queue.is_empty() {
+            let now = Instant::now();
+            let mut bytes = 0;
+            message.calls.reserve(self.queue.len().min(options.max_message_calls));
+            while let Some(next) = self.queue.front() {
+                let is_first = message.calls.is_empty();
+                if !is_first
+                    && (message.calls.len() >= options.max_message_calls
+                        || bytes + next.len > options.max_message_bytes)
+                {
+                    break;
+                }
+                let Some(Queued { mut call, deadline, len }) = self.queue.pop_front() else { break };
+                self.queued_bytes -= len;
+                // Not there: given up. Out of time: its caller is about to see that by itself.
+                if deadline <= now {
+                    continue;
+                }
+                let Some(waiting) = self.waiting.get_mut(&call.seq) else { continue };
+                waiting.sent_by = stream;
+                call.timeout_us = (deadline - now).as_micros().clamp(1, u128::from(u64::MAX)) as u64;
+                bytes += len + 8;
+                message.calls.push(call);
+            }
+        }
+        (!message.calls.is_empty() || !message.cancels.is_empty()).then_some(message)
+    }
+}
+
+/// The messages of one stream: each all that was queued when the connection came to take it.
+pub(crate) struct Requests {
+    pub(crate) line: Arc<Line>,
+    pub(crate) stream: u64,
+    pub(crate) messages: metrics::Counter,
+    pub(crate) calls: metrics::Counter,
+}
+
+impl Stream for Requests {
+    type Item = ExchangeRequest;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ExchangeRequest>> {
+        let mut state = self.line.state.lock();
+        let mine = state.stream == self.stream;
+        if state.stream > self.stream {
+            return Poll::Ready(None);
+        }
+        if mine {
+            if let Some(message) = state.next_message(self.stream, &self.line.options) {
+                self.messages.increment(1);
+                self.calls.increment(message.calls.len() as u64);
+                return Poll::Ready(Some(message));
+            }
+            if !state.open {
+                return Poll::Ready(None);
+            }
+        }
+        match state.wakers.iter_mut().find(|(stream, _)| *stream == self.stream) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => state.wakers.push((self.stream, cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+}

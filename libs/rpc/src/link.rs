@@ -1,0 +1,161 @@
+//! The task behind a link: connects, reads answers, connects again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use metrics::{Counter, counter};
+use tao_proto::internal::ExchangeResponse;
+use tao_proto::internal::tier_service_client::TierServiceClient;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+use crate::backoff::Backoff;
+use crate::client::LinkOptions;
+use crate::connect::{channel, whole};
+use crate::line::{Line, Requests};
+use crate::server::MAX_MESSAGE;
+
+/// A stream that lived so long was a success: the next attempt to connect does not wait long.
+const LIVED: Duration = Duration::from_secs(1);
+
+pub(crate) struct Link {
+    pub(crate) address: Uri,
+    pub(crate) options: Arc<LinkOptions>,
+    pub(crate) line: Arc<Line>,
+    /// The client is gone.
+    pub(crate) closed: CancellationToken,
+    messages: Counter,
+    calls: Counter,
+    streams: Counter,
+}
+
+/// A stream of answers, and the connection that it needs.
+struct Open {
+    number: u64,
+    responses: Streaming<ExchangeResponse>,
+    _channel: Channel,
+}
+
+/// Why reading ended.
+enum Ended {
+    /// The server asked for no more calls; answers are still to come.
+    Draining(Open),
+    Broken,
+}
+
+impl Link {
+    pub(crate) fn new(address: Uri, options: Arc<LinkOptions>, line: Arc<Line>, closed: CancellationToken) -> Self {
+        let peer = line.peer().to_owned();
+        Self {
+            address,
+            options,
+            closed,
+            messages: counter!("tier_client_messages_total", "peer" => peer.clone()),
+            calls: counter!("tier_client_calls_total", "peer" => peer.clone()),
+            streams: counter!("tier_client_streams_total", "peer" => peer),
+            line,
+        }
+    }
+
+    /// Runs until the client is gone.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::new();
+        let mut number = 0;
+        let closed = self.closed.clone();
+        let running = async {
+            loop {
+                number += 1;
+                match self.open(number).await {
+                    Ok(open) => {
+                        let began = Instant::now();
+                        self.read_until_replaced(open).await;
+                        if began.elapsed() >= LIVED {
+                            backoff.reset();
+                        }
+                    }
+                    Err(why) => {
+                        tracing::debug!(peer = self.line.peer(), why, "can't connect");
+                        self.line.failed(why);
+                    }
+                }
+                sleep(backoff.next()).await;
+            }
+        };
+        tokio::select! {
+            () = closed.cancelled() => {}
+            () = running => {}
+        }
+    }
+
+    async fn open(&self, number: u64) -> Result<Open, String> {
+        let requests = Requests {
+            line: self.line.clone(),
+            stream: number,
+            messages: self.messages.clone(),
+            calls: self.calls.clone(),
+        };
+        let connecting = async {
+            let channel = channel(&self.address, &self.options).await?;
+            let mut client = TierServiceClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE);
+            // No call is sent before the server has accepted the stream: one that it refuses loses none.
+            let response = client.exchange(Request::new(requests)).await.map_err(|s| whole(&s))?;
+            Ok::<_, String>(Open { number, responses: response.into_inner(), _channel: channel })
+        };
+        let open = timeout(self.options.connect_timeout, connecting).await.map_err(|_| "no answer".to_owned())??;
+        self.streams.increment(1);
+        tracing::debug!(peer = self.line.peer(), stream = number, "connected");
+        self.line.opened(number);
+        Ok(open)
+    }
+
+    /// Reads answers until the stream breaks or another should take its place; then what is left is read beside it.
+    async fn read_until_replaced(&self, open: Open) {
+        if let Ended::Draining(open) = read(&self.line, open).await {
+            let (line, closed) = (self.line.clone(), self.closed.clone());
+            tokio::spawn(async move {
+                let reading = async {
+                    let mut rest = Some(open);
+                    while let Some(open) = rest.take() {
+                        if let Ended::Draining(open) = read(&line, open).await {
+                            rest = Some(open);
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = closed.cancelled() => {}
+                    () = reading => {}
+                }
+            });
+        }
+    }
+}
+
+async fn read(line: &Line, mut open: Open) -> Ended {
+    loop {
+        let why = match open.responses.message().await {
+            Ok(Some(response)) => {
+                line.deliver(response.replies);
+                if response.draining {
+                    tracing::debug!(peer = line.peer(), stream = open.number, "draining");
+                    line.draining(open.number);
+                    return Ended::Draining(open);
+                }
+                continue;
+            }
+            Ok(None) => "the connection was closed".to_owned(),
+            Err(status) => describe(&status),
+        };
+        tracing::debug!(peer = line.peer(), stream = open.number, why, "stream ended");
+        line.ended(open.number, &why);
+        return Ended::Broken;
+    }
+}
+
+fn describe(status: &Status) -> String {
+    format!("the connection broke: {}", whole(status))
+}

@@ -1,0 +1,113 @@
+//! The serving side of the stream between tiers.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use metrics::{Counter, Histogram, counter, histogram};
+use tao_model::Result;
+use tao_proto::internal;
+use tao_proto::internal::tier_service_server::{TierService, TierServiceServer};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::call::{CallContext, OPS, Op, TierReply};
+use crate::drain::Drain;
+use crate::exchange::Exchange;
+use crate::peer_status;
+
+/// Bytes of a message that is taken or sent at most.
+pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// What a tier does.
+///
+/// A call's future is polled by the task of the stream that it came by: it stands still while its caller doesn't read, and is
+/// dropped when the caller gives up or goes away. Work that others wait for too must be spawned.
+pub trait TierHandler: Clone + Send + Sync + 'static {
+    /// Answers a call. It is polled once as soon as it arrives: what can be answered from memory should not yield.
+    fn call(&self, context: CallContext, op: Op) -> impl Future<Output = Result<TierReply>> + Send;
+
+    /// Begins a change stream. Its end tells the subscriber to subscribe again and reset.
+    fn subscribe(
+        &self,
+        subscriber: String,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<internal::SubscribeResponse>>>> + Send;
+}
+
+/// Limits of a stream of calls.
+#[derive(Debug, Clone)]
+pub struct ServerLimits {
+    /// Calls under way at once on one stream; while there are as many, no more are read.
+    pub max_in_flight: usize,
+    /// After this (a tenth less, to a tenth more) a stream is drained, so that its caller connects again and load spreads;
+    /// `None`: never.
+    pub max_stream_age: Option<Duration>,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self { max_in_flight: 4_096, max_stream_age: None }
+    }
+}
+
+/// Serves a [`TierHandler`]; made by [`tier_server`].
+#[derive(Debug)]
+pub struct TierServer<H> {
+    handler: H,
+    limits: Arc<ServerLimits>,
+    drain: Drain,
+    metrics: Arc<ServerMetrics>,
+}
+
+/// The gRPC service of a tier. Metrics go to the recorder that is installed now.
+pub fn tier_server<H: TierHandler>(handler: H, limits: ServerLimits, drain: Drain) -> TierServiceServer<TierServer<H>> {
+    let server = TierServer { handler, limits: Arc::new(limits), drain, metrics: Arc::new(ServerMetrics::new()) };
+    TierServiceServer::new(server).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+/// What is counted of streams of calls.
+#[derive(Debug)]
+pub(crate) struct ServerMetrics {
+    /// Seconds from when a call was read to its answer, by kind.
+    pub(crate) durations: [Histogram; OPS],
+    /// Messages read; calls by message tell how much batching there is.
+    pub(crate) messages: Counter,
+    /// Calls that their callers gave up.
+    pub(crate) cancelled: Counter,
+}
+
+impl ServerMetrics {
+    fn new() -> Self {
+        let names = ["object_read", "list_read", "list_scan", "edges_read", "write", "allocate_ids"];
+        Self {
+            durations: names.map(|op| histogram!("tier_server_duration_seconds", "op" => op)),
+            messages: counter!("tier_server_messages_total"),
+            cancelled: counter!("tier_server_cancelled_total"),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<H: TierHandler> TierService for TierServer<H> {
+    type ExchangeStream = Exchange<H>;
+    type SubscribeStream = BoxStream<'static, Result<internal::SubscribeResponse, Status>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<internal::ExchangeRequest>>,
+    ) -> Result<Response<Exchange<H>>, Status> {
+        let (handler, limits) = (self.handler.clone(), self.limits.clone());
+        Ok(Response::new(Exchange::new(handler, limits, self.metrics.clone(), &self.drain, request.into_inner())))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<internal::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let events = self.handler.subscribe(request.into_inner().subscriber).await;
+        let events = events.map_err(|e| peer_status::to_status(&e))?;
+        let events = events.map(|event| event.map_err(|e| peer_status::to_status(&e)));
+        Ok(Response::new(events.take_until(self.drain.begun()).boxed()))
+    }
+}

@@ -1,0 +1,10 @@
+//! The stream between tiers, over loopback sockets.
+
+mod drain;
+mod link;
+mod rate;
+mod seeded;
+mod server;
+mod sockets;
+mod subscribe;
+mod support;

@@ -1,0 +1,125 @@
+//! What the lane and the reads ask of a database.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, ShardId, TypeId};
+
+use crate::store::{AsOf, EdgePage, ListHead, Scan};
+
+/// Why the database did not do it. The driver's text goes to the log, never to a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It can't be reached; nothing was done.
+    Unreachable,
+    /// It refused a statement; nothing was done.
+    Refused,
+    /// The connection broke during a commit: it may have happened.
+    InDoubt,
+    /// Another process has taken the database over.
+    Fenced,
+}
+
+/// A list's name.
+pub(crate) type ListKey = (ObjectId, TypeId);
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ObjectRow {
+    pub otype: TypeId,
+    pub version: i64,
+    pub created_ms: u64,
+    pub updated_ms: u64,
+    pub data: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AssocRow {
+    pub time: EdgeTime,
+    pub data: Bytes,
+}
+
+/// A list's count, and the position of its last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CountRow {
+    pub count: u64,
+    pub last: Position,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OutcomeRow {
+    pub fingerprint: i64,
+    pub answer: Vec<u8>,
+    pub expires_ms: u64,
+}
+
+/// Rows that a batch touches.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub objects: Vec<ObjectId>,
+    pub assocs: Vec<AssocRef>,
+    pub counts: Vec<ListKey>,
+    pub outcomes: Vec<String>,
+}
+
+/// Those of them that exist.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub objects: HashMap<ObjectId, ObjectRow>,
+    pub assocs: HashMap<AssocRef, AssocRow>,
+    pub counts: HashMap<ListKey, CountRow>,
+    pub outcomes: HashMap<String, OutcomeRow>,
+}
+
+/// What a batch writes, in key order. `None`: delete.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBack {
+    pub objects: BTreeMap<ObjectId, Option<ObjectRow>>,
+    pub assocs: BTreeMap<AssocRef, Option<AssocRow>>,
+    pub counts: BTreeMap<ListKey, CountRow>,
+    pub outcomes: BTreeMap<String, OutcomeRow>,
+    /// Milliseconds since 1970 up to which a shard's ids are leased.
+    pub leases: BTreeMap<ShardId, u64>,
+    pub log: Option<LogRow>,
+}
+
+impl WriteBack {
+    pub fn is_empty(&self) -> bool {
+        self.log.is_none() && self.outcomes.is_empty() && self.leases.is_empty()
+    }
+}
+
+/// One commit's row in the log.
+#[derive(Debug)]
+pub(crate) struct LogRow {
+    pub first: Position,
+    pub last: Position,
+    pub committed_ms: u64,
+    pub payload: Vec<u8>,
+}
+
+/// A database.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// Begins a transaction that holds the log's end, unless another process owns the database.
+    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault>;
+    /// Whether this process still owns the database.
+    async fn is_owner(&self) -> Result<bool, Fault>;
+    /// Deletes what has expired, in a bounded step.
+    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault>;
+    async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault>;
+    async fn list(&self, key: ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault>;
+    async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault>;
+    async fn edges(&self, key: ListKey, id2s: &[ObjectId], times: (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault>;
+    async fn head(&self) -> Result<Position, Fault>;
+    /// Gives the database up, so that the next owner need not wait.
+    async fn close(&self);
+}
+
+/// A transaction; dropped without a commit, it did nothing.
+#[async_trait]
+pub(crate) trait Transaction: Send {
+    async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault>;
+    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault>;
+    async fn commit(self: Box<Self>) -> Result<(), Fault>;
+}

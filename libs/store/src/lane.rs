@@ -1,0 +1,248 @@
+//! Group commit: one ordered lane a database. While one batch commits, the next gathers; idle, a write waits for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tao_model::{Change, Clock, Error, ObjectId, Position, Result, ShardId, Write, WriteOutcome};
+use tao_proto::convert;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::backend::{Backend, Fault, LogRow, Rows, Wanted};
+use crate::batch::{Lasting, Overlay, want};
+use crate::feed::{Commit, Feed};
+use crate::store::WriteContext;
+
+/// Writes in one commit.
+const MAX_BATCH: usize = 512;
+/// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
+const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// How often an idle lane makes sure that nobody has taken the database over.
+pub(crate) const OWNER_CHECK: Duration = Duration::from_millis(250);
+/// How often what has expired is deleted.
+const EXPIRE: Duration = Duration::from_secs(10);
+/// How long the log is kept.
+const LOG_TTL_MS: u64 = 60 * 60 * 1_000;
+
+/// What is asked of the lane.
+pub(crate) enum Job {
+    Write(Write, WriteContext, oneshot::Sender<Result<WriteOutcome>>),
+    Allocate(Option<ShardId>, usize, oneshot::Sender<Result<Vec<ObjectId>>>),
+}
+
+enum Done {
+    Written(Result<WriteOutcome>),
+    Allocated(Result<Vec<ObjectId>>),
+}
+
+impl Job {
+    fn answer(self, done: Done) {
+        // A caller that went away hears nothing.
+        match (self, done) {
+            (Self::Write(_, _, to), Done::Written(result)) => drop(to.send(result)),
+            (Self::Allocate(_, _, to), Done::Allocated(result)) => drop(to.send(result)),
+            (Self::Write(..), Done::Allocated(_)) | (Self::Allocate(..), Done::Written(_)) => {}
+        }
+    }
+
+    fn fail(self, error: Error) {
+        match self {
+            Self::Write(_, _, to) => drop(to.send(Err(error))),
+            Self::Allocate(_, _, to) => drop(to.send(Err(error))),
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        match self {
+            Self::Write(_, context, to) => to.is_closed() || context.deadline.is_some_and(|d| d <= Instant::now()),
+            Self::Allocate(_, _, to) => to.is_closed(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let data = match self {
+            Self::Write(Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. }, ..) => data,
+            Self::Write(Write::ObjectUpdate { update, .. }, ..) => &update.set,
+            Self::Write(Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. }, ..)
+            | Self::Allocate(..) => return 64,
+        };
+        tao_proto::data::encoded_len(data) + 64
+    }
+}
+
+/// The lane's task.
+pub(crate) struct Lane {
+    pub backend: Arc<dyn Backend>,
+    pub feed: Arc<Feed>,
+    pub clock: Arc<dyn Clock>,
+    pub lasting: Lasting,
+}
+
+impl Lane {
+    /// Runs until nobody can ask any more.
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut check = interval(OWNER_CHECK);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expire = interval(EXPIRE);
+        expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut queue = Vec::with_capacity(MAX_BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                taken = jobs.recv_many(&mut queue, MAX_BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    self.take(&mut queue).await;
+                }
+                _ = check.tick() => self.check_owner().await,
+                _ = expire.tick() => self.expire().await,
+            }
+        }
+    }
+
+    async fn check_owner(&self) {
+        match self.backend.is_owner().await {
+            Ok(true) if self.feed.is_lost() => self.recover().await,
+            Ok(true) | Err(Fault::Unreachable | Fault::Refused | Fault::InDoubt) => {}
+            Ok(false) | Err(Fault::Fenced) => {
+                tracing::error!("another storage shard has taken the database over");
+                self.feed.lose();
+            }
+        }
+    }
+
+    async fn expire(&self) {
+        let now = self.clock.now_ms();
+        if let Err(fault) = self.backend.expire(now, now.saturating_sub(LOG_TTL_MS)).await {
+            tracing::warn!(?fault, "can't delete what has expired");
+        }
+    }
+
+    /// Commits a queue, in as many batches as its bytes need.
+    async fn take(&mut self, queue: &mut Vec<Job>) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for job in queue.drain(..) {
+            if job.is_late() {
+                job.fail(Error::DeadlineExceeded { not_applied: true });
+                continue;
+            }
+            let size = job.bytes();
+            if bytes + size > MAX_BATCH_BYTES && !batch.is_empty() {
+                self.commit(std::mem::take(&mut batch)).await;
+                bytes = 0;
+            }
+            bytes += size;
+            batch.push(job);
+        }
+        if !batch.is_empty() {
+            self.commit(batch).await;
+        }
+    }
+
+    /// Commits a batch and answers its callers. When the database refuses it, its writes are tried one by one, so that only the
+    /// one that can't be applied is lost.
+    async fn commit(&mut self, batch: Vec<Job>) {
+        metrics::histogram!("tao_store_batch_writes").record(batch.len() as f64);
+        match self.attempt(&batch).await {
+            Ok(done) => batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
+            Err(Fault::Refused) if batch.len() > 1 => {
+                tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
+                for job in batch {
+                    Box::pin(self.commit(vec![job])).await;
+                }
+            }
+            Err(fault) => {
+                let error = error(fault);
+                batch.into_iter().for_each(|job| job.fail(error.clone()));
+                if fault == Fault::InDoubt {
+                    self.recover().await;
+                }
+            }
+        }
+    }
+
+    /// After a commit in doubt: nobody may go on from memory until the log's end is known again.
+    async fn recover(&self) {
+        self.feed.lose();
+        if let Ok(head) = self.backend.head().await {
+            self.feed.resume(head);
+        }
+    }
+
+    async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
+        let (head, mut transaction) = self.backend.begin().await?;
+        self.feed.resume(head);
+        let mut wanted = Wanted::default();
+        for job in batch {
+            if let Job::Write(write, context, _) = job {
+                want(write, context.idempotency_key.as_ref(), &self.lasting, &mut wanted);
+            }
+        }
+        wanted.dedup();
+        let rows = if wanted.is_empty() { Rows::default() } else { transaction.load(&wanted).await? };
+        let now_ms = self.clock.now_ms();
+        let mut overlay = Overlay::new(&mut self.lasting, rows, head, now_ms);
+        let mut done = Vec::with_capacity(batch.len());
+        for job in batch {
+            done.push(match job {
+                Job::Write(write, context, _) => {
+                    Done::Written(overlay.write(write, context.idempotency_key.as_ref()).await)
+                }
+                Job::Allocate(shard, count, _) => Done::Allocated(overlay.allocate(*shard, *count).await),
+            });
+        }
+        let Overlay { changes, mut back, .. } = overlay;
+        back.log = log_row(&changes, head, now_ms);
+        if back.is_empty() {
+            return Ok(done);
+        }
+        transaction.write(&back).await?;
+        transaction.commit().await?;
+        for (shard, until) in back.leases {
+            self.lasting.generators[shard.0 as usize].1 = until;
+        }
+        if !changes.is_empty() {
+            self.feed.publish(Commit { previous: head, changes });
+        }
+        Ok(done)
+    }
+}
+
+fn log_row(changes: &[Change], head: Position, committed_ms: u64) -> Option<LogRow> {
+    let last = changes.last()?.position;
+    Some(LogRow { first: head.plus(1), last, committed_ms, payload: convert::encode_log(changes) })
+}
+
+/// What a caller is told of a fault.
+pub(crate) fn error(fault: Fault) -> Error {
+    let unavailable = |what: &str, not_applied| Error::Unavailable {
+        what: what.to_owned(),
+        not_applied,
+        retry_after: Duration::from_millis(200),
+    };
+    match fault {
+        Fault::Unreachable => unavailable("the database can't be reached", true),
+        Fault::InDoubt => unavailable("the database went away during a commit: the write may have happened", false),
+        Fault::Fenced => unavailable("another storage shard has taken the database over", true),
+        Fault::Refused => Error::Internal { what: "the database refused a statement; the server's log has the reason".to_owned() },
+    }
+}
+
+impl Wanted {
+    fn dedup(&mut self) {
+        fn unique<T: Ord>(all: &mut Vec<T>) {
+            all.sort_unstable();
+            all.dedup();
+        }
+        unique(&mut self.objects);
+        unique(&mut self.assocs);
+        unique(&mut self.counts);
+        unique(&mut self.outcomes);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.assocs.is_empty() && self.counts.is_empty() && self.outcomes.is_empty()
+    }
+}

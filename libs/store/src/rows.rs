@@ -1,0 +1,171 @@
+//! Rows of both SQL databases, read alike.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Error, Row};
+use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, TypeId};
+
+use crate::backend::{AssocRow, CountRow, Fault, ListKey, ObjectRow, OutcomeRow};
+use crate::store::{AsOf, EdgePage, ListHead};
+
+/// The version byte of stored data.
+const DATA_VERSION: u8 = 1;
+
+/// A row whose columns are 64-bit integers, bytes or text.
+pub(crate) trait Columns {
+    fn int(&self, n: usize) -> Result<i64, Error>;
+    fn maybe_int(&self, n: usize) -> Result<Option<i64>, Error>;
+    fn bytes(&self, n: usize) -> Result<Vec<u8>, Error>;
+    fn text(&self, n: usize) -> Result<String, Error>;
+}
+
+macro_rules! columns {
+    ($row:ty) => {
+        impl Columns for $row {
+            fn int(&self, n: usize) -> Result<i64, Error> {
+                self.try_get(n)
+            }
+            fn maybe_int(&self, n: usize) -> Result<Option<i64>, Error> {
+                self.try_get(n)
+            }
+            fn bytes(&self, n: usize) -> Result<Vec<u8>, Error> {
+                self.try_get(n)
+            }
+            fn text(&self, n: usize) -> Result<String, Error> {
+                self.try_get(n)
+            }
+        }
+    };
+}
+columns!(PgRow);
+columns!(SqliteRow);
+
+/// Data as it is stored.
+pub(crate) fn stored(data: &Bytes) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() + 1);
+    out.push(DATA_VERSION);
+    out.extend_from_slice(data);
+    out
+}
+
+fn data(row: &impl Columns, n: usize) -> Result<Bytes, Error> {
+    let raw = Bytes::from(row.bytes(n)?);
+    match raw.first() {
+        Some(&DATA_VERSION) => Ok(raw.slice(1..)),
+        _ => Err(Error::Decode("data of a version that is not known".into())),
+    }
+}
+
+fn id(row: &impl Columns, n: usize) -> Result<ObjectId, Error> {
+    ObjectId::new(row.int(n)?).ok_or_else(|| Error::Decode("an id that is not positive".into()))
+}
+
+/// Columns: epoch, lsn.
+pub(crate) fn position(row: &impl Columns, n: usize) -> Result<Position, Error> {
+    Ok(Position::new(row.int(n)? as u64, row.int(n + 1)? as u64))
+}
+
+/// Columns from `n`: id, otype, version, created_ms, updated_ms, data.
+pub(crate) fn object(row: &impl Columns, n: usize) -> Result<(ObjectId, ObjectRow), Error> {
+    let object = ObjectRow {
+        otype: TypeId(row.int(n + 1)? as u32),
+        version: row.int(n + 2)?,
+        created_ms: row.int(n + 3)? as u64,
+        updated_ms: row.int(n + 4)? as u64,
+        data: data(row, n + 5)?,
+    };
+    Ok((id(row, n)?, object))
+}
+
+/// Columns: id1, atype, id2, time, data.
+pub(crate) fn assoc(row: &impl Columns) -> Result<(AssocRef, AssocRow), Error> {
+    let at = AssocRef { id1: id(row, 0)?, atype: TypeId(row.int(1)? as u32), id2: id(row, 2)? };
+    Ok((at, AssocRow { time: row.int(3)? as EdgeTime, data: data(row, 4)? }))
+}
+
+/// Columns: id1, atype, count, epoch, lsn.
+pub(crate) fn count(row: &impl Columns) -> Result<(ListKey, CountRow), Error> {
+    let row_of = CountRow { count: row.int(2)? as u64, last: position(row, 3)? };
+    Ok(((id(row, 0)?, TypeId(row.int(1)? as u32)), row_of))
+}
+
+/// Columns: key, fingerprint, answer, expires_ms.
+pub(crate) fn outcome(row: &impl Columns) -> Result<(String, OutcomeRow), Error> {
+    let outcome = OutcomeRow { fingerprint: row.int(1)?, answer: row.bytes(2)?, expires_ms: row.int(3)? as u64 };
+    Ok((row.text(0)?, outcome))
+}
+
+fn edge(row: &impl Columns, n: usize) -> Result<Option<Edge>, Error> {
+    if row.maybe_int(n)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Edge { id2: id(row, n)?, time: row.int(n + 1)? as EdgeTime, data: data(row, n + 2)? }))
+}
+
+/// No row at all: the database has no log.
+fn no_log() -> Error {
+    Error::Decode("log_head has no row".into())
+}
+
+/// Columns: epoch, lsn, then an object's or nulls.
+pub(crate) fn objects<R: Columns>(rows: &[R]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Error> {
+    let position = position(rows.first().ok_or_else(no_log)?, 0)?;
+    let mut value = HashMap::with_capacity(rows.len());
+    for row in rows {
+        if row.maybe_int(2)?.is_some() {
+            let (id, object) = object(row, 2)?;
+            value.insert(id, object);
+        }
+    }
+    Ok(AsOf { position, value })
+}
+
+/// Columns: epoch, lsn, id2, time, data, where the last three may be null.
+pub(crate) fn edges<R: Columns>(rows: &[R]) -> Result<AsOf<Vec<Edge>>, Error> {
+    let position = position(rows.first().ok_or_else(no_log)?, 0)?;
+    let edges = rows.iter().filter_map(|row| edge(row, 2).transpose());
+    Ok(AsOf { position, value: edges.collect::<Result<_, _>>()? })
+}
+
+/// As [`edges`], and the list's count in the sixth column.
+pub(crate) fn list<R: Columns>(rows: &[R]) -> Result<AsOf<ListHead>, Error> {
+    let AsOf { position, value: edges } = self::edges(rows)?;
+    let count = rows.first().ok_or_else(no_log)?.int(5)? as u64;
+    Ok(AsOf { position, value: ListHead { count, edges } })
+}
+
+/// As [`edges`], of a query for one edge more than `limit`; edges may also be missing since they were too large.
+pub(crate) fn page<R: Columns>(rows: &[R], limit: usize, max_bytes: usize) -> Result<AsOf<EdgePage>, Error> {
+    let AsOf { position, value: mut edges } = self::edges(rows)?;
+    let mut more = edges.len() > limit;
+    edges.truncate(limit);
+    let mut bytes = 0;
+    let fitting = edges.iter().take_while(|e| {
+        bytes += e.data.len() + 32;
+        bytes <= max_bytes
+    });
+    let fitting = fitting.count();
+    more |= fitting < edges.len();
+    edges.truncate(fitting);
+    Ok(AsOf { position, value: EdgePage { edges, more } })
+}
+
+/// What a driver's error means; its text goes to the log and no further.
+pub(crate) fn fault(error: &Error) -> Fault {
+    let lost = match error {
+        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => true,
+        // PostgreSQL: shutting down, crashed, starting up, too many connections; class 08: connection exceptions.
+        Error::Database(e) => e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") || c == "5"),
+        _ => false,
+    };
+    if lost {
+        tracing::warn!(error = error as &dyn std::error::Error, "the database can't be reached");
+        Fault::Unreachable
+    } else {
+        tracing::error!(error = error as &dyn std::error::Error, "the database refused a statement");
+        Fault::Refused
+    }
+}

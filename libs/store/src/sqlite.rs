@@ -1,0 +1,275 @@
+//! SQLite. Many rows travel as one JSON array, in one statement: binding them one by one costs more than writing them.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+use sqlx::{Sqlite, SqlitePool, query};
+use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position};
+
+use crate::backend::{AssocRow, Backend, Fault, ListKey, ObjectRow, Rows, Transaction, Wanted, WriteBack};
+use crate::rows::{self, fault, stored};
+use crate::store::{AsOf, EdgePage, ListHead, Scan};
+
+pub(crate) struct SqliteBackend {
+    /// One connection: SQLite has one writer.
+    pub writer: SqlitePool,
+    pub readers: SqlitePool,
+    pub owner: String,
+}
+
+/// A JSON array of rows of integers, each with a blob in hexadecimal at its end where there is one.
+struct Json(String);
+
+impl Json {
+    fn rows<const N: usize>(rows: impl IntoIterator<Item = ([i64; N], Option<Vec<u8>>)>) -> String {
+        let mut json = Self("[".to_owned());
+        for (ints, blob) in rows {
+            json.row(&ints, blob.as_deref());
+        }
+        json.0.push(']');
+        json.0
+    }
+
+    fn row(&mut self, ints: &[i64], blob: Option<&[u8]>) {
+        self.0.push_str(if self.0.len() == 1 { "[" } else { ",[" });
+        for (n, int) in ints.iter().enumerate() {
+            // Writing to a string can't fail.
+            let _ = write!(self.0, "{}{int}", if n == 0 { "" } else { "," });
+        }
+        if let Some(blob) = blob {
+            self.0.push_str(",\"");
+            for byte in blob {
+                self.0.push(char::from(HEX[usize::from(byte >> 4)]));
+                self.0.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+            self.0.push('"');
+        }
+        self.0.push(']');
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+fn ids<'a>(ids: impl IntoIterator<Item = &'a ObjectId>) -> String {
+    let numbers: Vec<String> = ids.into_iter().map(|id| id.get().to_string()).collect();
+    format!("[{}]", numbers.join(","))
+}
+
+fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
+    Json::rows(keys.into_iter().map(|a| ([a.id1.get(), i64::from(a.atype.0), a.id2.get()], None)))
+}
+
+#[async_trait]
+impl Backend for SqliteBackend {
+    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
+        let row = query("SELECT epoch, lsn FROM log_head WHERE owner = ?1").bind(&self.owner);
+        let row = row.fetch_optional(&mut *transaction).await.map_err(|e| fault(&e))?.ok_or(Fault::Fenced)?;
+        let position = rows::position(&row, 0).map_err(|e| fault(&e))?;
+        Ok((position, Box::new(SqliteTransaction(transaction))))
+    }
+
+    async fn is_owner(&self) -> Result<bool, Fault> {
+        let row = query("SELECT 1 FROM log_head WHERE owner = ?1").bind(&self.owner);
+        row.fetch_optional(&self.readers).await.map(|row| row.is_some()).map_err(|e| fault(&e))
+    }
+
+    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault> {
+        for (sql, before) in [
+            ("DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT 1000)", outcomes_before_ms),
+            (
+                "DELETE FROM change_log WHERE (epoch, first_lsn) IN \
+                 (SELECT epoch, first_lsn FROM change_log WHERE committed_ms < ?1 LIMIT 1000)",
+                log_before_ms,
+            ),
+        ] {
+            query(sql).bind(before as i64).execute(&self.writer).await.map_err(|e| fault(&e))?;
+        }
+        Ok(())
+    }
+
+    async fn objects(&self, wanted: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, o.id, o.otype, o.version, o.created_ms, o.updated_ms, o.data FROM log_head h \
+                   LEFT JOIN objects o ON o.id IN (SELECT value FROM json_each(?1))";
+        let rows = query(sql).bind(ids(wanted)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::objects(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn list(&self, (id1, atype): ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data, coalesce(c.count, 0) FROM log_head h \
+                   LEFT JOIN assoc_counts c ON c.id1 = ?1 AND c.atype = ?2 \
+                   LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 \
+                             ORDER BY time DESC, id2 DESC LIMIT ?3) n) a ON a.bytes <= ?4 \
+                   ORDER BY a.time DESC, a.id2 DESC";
+        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(newest as i64).bind(max_bytes as i64);
+        let rows = query.fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::list(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
+                   LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 AND time BETWEEN ?3 AND ?4 \
+                             AND (time, id2) < (?5, ?6) ORDER BY time DESC, id2 DESC LIMIT ?8 OFFSET ?7) n) a ON a.bytes <= ?9 \
+                   ORDER BY a.time DESC, a.id2 DESC";
+        let (time, id2) = scan.after.map_or((i64::MAX, i64::MAX), |k| (i64::from(k.time), k.id2.get()));
+        let rows = query(sql)
+            .bind(scan.id1.get())
+            .bind(i64::from(scan.atype.0))
+            .bind(i64::from(scan.low))
+            .bind(i64::from(scan.high))
+            .bind(time)
+            .bind(id2)
+            .bind(scan.offset as i64)
+            .bind(scan.limit as i64 + 1)
+            // One edge more than fits, so that it is known that more follow.
+            .bind((max_bytes + tao_model::limits::MAX_DATA + 64) as i64)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|e| fault(&e))?;
+        rows::page(&rows, scan.limit, max_bytes).map_err(|e| fault(&e))
+    }
+
+    async fn edges(&self, (id1, atype): ListKey, id2s: &[ObjectId], (low, high): (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
+                   LEFT JOIN assocs a ON a.id1 = ?1 AND a.atype = ?2 AND a.id2 IN (SELECT value FROM json_each(?3)) \
+                   AND a.time BETWEEN ?4 AND ?5 ORDER BY a.time DESC, a.id2 DESC";
+        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s));
+        let rows = query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::edges(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn head(&self) -> Result<Position, Fault> {
+        let row = query("SELECT epoch, lsn FROM log_head").fetch_one(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::position(&row, 0).map_err(|e| fault(&e))
+    }
+
+    async fn close(&self) {
+        let release = query("UPDATE log_head SET owner = '' WHERE owner = ?1").bind(&self.owner);
+        if let Err(error) = release.execute(&self.writer).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "can't give the database up");
+        }
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
+
+#[async_trait]
+impl Transaction for SqliteTransaction {
+    async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
+        load(&mut self.0, wanted).await.map_err(|e| fault(&e))
+    }
+
+    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
+        self::write(&mut self.0, write).await.map_err(|e| fault(&e))
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), Fault> {
+        self.0.commit().await.map_err(|error| match fault(&error) {
+            Fault::Refused => Fault::Refused,
+            Fault::Unreachable | Fault::InDoubt | Fault::Fenced => Fault::InDoubt,
+        })
+    }
+}
+
+async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Result<Rows, sqlx::Error> {
+    let mut found = Rows::default();
+    if !wanted.objects.is_empty() {
+        let sql = "SELECT o.id, o.otype, o.version, o.created_ms, o.updated_ms, o.data FROM json_each(?1) w \
+                   CROSS JOIN objects o ON o.id = w.value";
+        for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
+            found.objects.extend([rows::object(&row, 0)?]);
+        }
+    }
+    if !wanted.assocs.is_empty() {
+        let sql = "SELECT a.id1, a.atype, a.id2, a.time, a.data FROM json_each(?1) w CROSS JOIN assocs a \
+                   ON a.id1 = w.value ->> 0 AND a.atype = w.value ->> 1 AND a.id2 = w.value ->> 2";
+        for row in query(sql).bind(assoc_keys(&wanted.assocs)).fetch_all(&mut *connection).await? {
+            found.assocs.extend([rows::assoc(&row)?]);
+        }
+    }
+    if !wanted.counts.is_empty() {
+        let keys = Json::rows(wanted.counts.iter().map(|(id1, atype)| ([id1.get(), i64::from(atype.0)], None)));
+        let sql = "SELECT c.id1, c.atype, c.count, c.epoch, c.lsn FROM json_each(?1) w CROSS JOIN assoc_counts c \
+                   ON c.id1 = w.value ->> 0 AND c.atype = w.value ->> 1";
+        for row in query(sql).bind(keys).fetch_all(&mut *connection).await? {
+            found.counts.extend([rows::count(&row)?]);
+        }
+    }
+    for key in &wanted.outcomes {
+        let sql = "SELECT key, fingerprint, answer, expires_ms FROM outcomes WHERE key = ?1";
+        for row in query(sql).bind(key).fetch_all(&mut *connection).await? {
+            found.outcomes.extend([rows::outcome(&row)?]);
+        }
+    }
+    Ok(found)
+}
+
+async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Result<(), sqlx::Error> {
+    let puts = write.objects.iter().filter_map(|(id, row)| row.as_ref().map(|row| object_row(*id, row)));
+    let puts = Json::rows(puts);
+    if puts.len() > 2 {
+        let sql = "INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
+                   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) FROM json_each(?1) WHERE true \
+                   ON CONFLICT (id) DO UPDATE SET version = excluded.version, updated_ms = excluded.updated_ms, data = excluded.data";
+        query(sql).bind(puts).execute(&mut *connection).await?;
+    }
+    let gone: Vec<_> = write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id).collect();
+    if !gone.is_empty() {
+        let sql = "DELETE FROM objects WHERE id IN (SELECT value FROM json_each(?1))";
+        query(sql).bind(ids(gone)).execute(&mut *connection).await?;
+    }
+    let puts = Json::rows(write.assocs.iter().filter_map(|(at, row)| row.as_ref().map(|row| assoc_row(*at, row))));
+    if puts.len() > 2 {
+        let sql = "INSERT INTO assocs (id1, atype, id2, time, data) \
+                   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4) FROM json_each(?1) WHERE true \
+                   ON CONFLICT (id1, atype, id2) DO UPDATE SET time = excluded.time, data = excluded.data";
+        query(sql).bind(puts).execute(&mut *connection).await?;
+    }
+    let gone: Vec<_> = write.assocs.iter().filter(|(_, row)| row.is_none()).map(|(at, _)| at).collect();
+    if !gone.is_empty() {
+        let sql = "DELETE FROM assocs WHERE (id1, atype, id2) IN \
+                   (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1))";
+        query(sql).bind(assoc_keys(gone)).execute(&mut *connection).await?;
+    }
+    if !write.counts.is_empty() {
+        let counts = write.counts.iter().map(|((id1, atype), c)| {
+            ([id1.get(), i64::from(atype.0), c.count as i64, c.last.epoch as i64, c.last.lsn as i64], None)
+        });
+        let sql = "INSERT INTO assoc_counts (id1, atype, count, epoch, lsn) \
+                   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) WHERE true \
+                   ON CONFLICT (id1, atype) DO UPDATE SET count = excluded.count, epoch = excluded.epoch, lsn = excluded.lsn";
+        query(sql).bind(Json::rows(counts)).execute(&mut *connection).await?;
+    }
+    for (key, outcome) in &write.outcomes {
+        let sql = "INSERT OR REPLACE INTO outcomes (key, fingerprint, answer, expires_ms) VALUES (?1, ?2, ?3, ?4)";
+        let query = query(sql).bind(key).bind(outcome.fingerprint).bind(&outcome.answer);
+        query.bind(outcome.expires_ms as i64).execute(&mut *connection).await?;
+    }
+    if !write.leases.is_empty() {
+        let leases = Json::rows(write.leases.iter().map(|(shard, until)| ([i64::from(shard.0), *until as i64], None)));
+        let sql = "UPDATE shards SET ids_until = w.value ->> 1 FROM json_each(?1) w \
+                   WHERE shards.shard = w.value ->> 0 AND shards.ids_until < w.value ->> 1";
+        query(sql).bind(leases).execute(&mut *connection).await?;
+    }
+    if let Some(log) = &write.log {
+        let sql = "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let insert = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
+        insert.bind(log.committed_ms as i64).bind(&log.payload).execute(&mut *connection).await?;
+        query("UPDATE log_head SET lsn = ?1").bind(log.last.lsn as i64).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+fn object_row(id: ObjectId, row: &ObjectRow) -> ([i64; 5], Option<Vec<u8>>) {
+    let ints = [id.get(), i64::from(row.otype.0), row.version, row.created_ms as i64, row.updated_ms as i64];
+    (ints, Some(stored(&row.data)))
+}
+
+fn assoc_row(at: AssocRef, row: &AssocRow) -> ([i64; 4], Option<Vec<u8>>) {
+    ([at.id1.get(), i64::from(at.atype.0), at.id2.get(), i64::from(row.time)], Some(stored(&row.data)))
+}

@@ -1,0 +1,95 @@
+//! The contract of every store.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tao_model::{ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result, ShardId, TypeId, Write, WriteOutcome};
+use tokio::time::Instant;
+
+use crate::feed::Subscription;
+
+/// A value and the log's position, from one snapshot: the value equals the state at that position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsOf<T> {
+    /// Where.
+    pub position: Position,
+    /// What.
+    pub value: T,
+}
+
+/// A list's count and its newest edges, newest first: as many as were asked for, or fewer when they are large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListHead {
+    /// All edges of the list.
+    pub count: u64,
+    /// The newest.
+    pub edges: Vec<Edge>,
+}
+
+/// A stretch of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgePage {
+    /// As many as were asked for, or fewer when they are large.
+    pub edges: Vec<Edge>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// Which stretch of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan {
+    /// The list's object.
+    pub id1: ObjectId,
+    /// The list's type.
+    pub atype: TypeId,
+    /// Only edges after this one.
+    pub after: Option<EdgeKey>,
+    /// Edges to skip.
+    pub offset: u64,
+    /// Edges at the most.
+    pub limit: usize,
+    /// Only edges of this time or later.
+    pub low: EdgeTime,
+    /// Only edges of this time or earlier.
+    pub high: EdgeTime,
+}
+
+/// What comes with a write.
+#[derive(Debug, Clone, Default)]
+pub struct WriteContext {
+    /// A write with the same key gets the first one's outcome.
+    pub idempotency_key: Option<String>,
+    /// A write that was not begun by then is not done.
+    pub deadline: Option<Instant>,
+}
+
+/// A database with its log. Answers are cut at about [`tao_model::limits::MAX_ANSWER`] bytes.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// What the database belongs to.
+    fn info(&self) -> ClusterInfo;
+    /// Encoded tao.v1.Objects, in the order of `ids`.
+    async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>>;
+    /// A list's count and its newest edges.
+    async fn list(&self, id1: ObjectId, atype: TypeId, newest: usize) -> Result<AsOf<ListHead>>;
+    /// A stretch of a list.
+    async fn scan(&self, scan: Scan) -> Result<AsOf<EdgePage>>;
+    /// Those of the edges to `id2s` that exist, in list order, within time bounds.
+    async fn edges(
+        &self,
+        id1: ObjectId,
+        atype: TypeId,
+        id2s: &[ObjectId],
+        low: EdgeTime,
+        high: EdgeTime,
+    ) -> Result<AsOf<EdgePage>>;
+    /// Does a write, durably, or fails with an error that says whether it surely did not happen.
+    async fn write(&self, write: Write, context: WriteContext) -> Result<WriteOutcome>;
+    /// Ids that are never given again: ascending, of one shard.
+    async fn allocate(&self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>>;
+    /// The log's end.
+    async fn head(&self) -> Result<Position>;
+    /// Every change after a start, from memory. An error when this process has lost the database to another.
+    fn subscribe(&self) -> Result<Subscription>;
+    /// Finishes what is queued, then closes.
+    async fn close(&self);
+}

@@ -1,0 +1,102 @@
+//! Batches: many calls in one round trip, in parallel, each with its own result or error.
+
+use futures::future::join_all;
+use tao_model::limits::MAX_ANSWER;
+use tao_model::{Error, Result, Violations, Write};
+use tao_proto::v1::{self, batch_item::Call};
+use tao_proto::{Answer, v1::BatchItem};
+use tao_rpc::CallContext;
+
+use crate::answers;
+use crate::execute::{Executed, Executor};
+use crate::session::Session;
+use crate::validate::{Door, ReadCall};
+
+/// One item, as validated.
+enum Item {
+    Read(ReadCall, Session),
+    Write(Write, Session),
+}
+
+impl Executor {
+    /// Runs the items; an item that is invalid fails by itself.
+    pub async fn batch(&self, items: Vec<BatchItem>, session: &Session, context: &CallContext) -> Executed {
+        let door = self.door(session.info());
+        let checked: Vec<_> = items.into_iter().map(|item| (field(&item), check(&door, item, session))).collect();
+        let running = checked.into_iter().map(|(field, item)| async move {
+            let executed = match item {
+                Ok(Item::Read(call, session)) => self.run_read(call, &session, context).await,
+                Ok(Item::Write(write, session)) => self.run_write(write, &session, context).await,
+                Err(error) => error.into(),
+            };
+            (field, executed)
+        });
+        let mut answer = Answer::new();
+        let mut seen = Vec::new();
+        for (field, executed) in join_all(running).await {
+            seen.extend(executed.seen);
+            answers::push_batch_result(&mut answer, field, executed.result, MAX_ANSWER);
+        }
+        Executed { result: Ok(answer), seen }
+    }
+}
+
+/// The number of the call's field in BatchItem, which is also that of its answer in BatchResult.
+fn field(item: &BatchItem) -> u32 {
+    match &item.call {
+        Some(Call::ObjectAdd(_)) => 1,
+        Some(Call::ObjectGet(_)) => 2,
+        Some(Call::ObjectUpdate(_)) => 3,
+        Some(Call::ObjectUpsert(_)) => 4,
+        Some(Call::ObjectDelete(_)) => 5,
+        Some(Call::AssocAdd(_)) => 6,
+        Some(Call::AssocDelete(_)) => 7,
+        Some(Call::AssocChangeType(_)) => 8,
+        Some(Call::AssocGet(_)) => 9,
+        Some(Call::AssocCount(_)) => 10,
+        Some(Call::AssocRange(_)) => 11,
+        Some(Call::AssocTimeRange(_)) => 12,
+        None => 15,
+    }
+}
+
+fn check(door: &Door<'_>, item: BatchItem, session: &Session) -> Result<Item> {
+    let mut violations = Violations::default();
+    let v = &mut violations;
+    let call = item.call.ok_or_else(|| Error::invalid("call", "required: one call"))?;
+    let read = |call: Option<ReadCall>, own: Option<&v1::ReadOptions>, v: &mut Violations| {
+        Ok::<_, Error>(call.zip(Some(session.for_read(own, v)?)).map(|(call, session)| Item::Read(call, session)))
+    };
+    let write = |write: Option<Write>, own: Option<&v1::WriteOptions>, v: &mut Violations| {
+        Ok::<_, Error>(write.zip(Some(session.for_write(own, v)?)).map(|(write, session)| Item::Write(write, session)))
+    };
+    let item = match call {
+        Call::ObjectAdd(mut r) => {
+            let own = r.options.take();
+            write(door.object_add(r, v), own.as_ref(), v)
+        }
+        Call::ObjectUpdate(mut r) => {
+            let own = r.options.take();
+            write(door.object_update(r, v), own.as_ref(), v)
+        }
+        Call::ObjectUpsert(mut r) => {
+            let own = r.options.take();
+            write(door.object_upsert(r, v), own.as_ref(), v)
+        }
+        Call::AssocAdd(mut r) => {
+            let own = r.options.take();
+            write(door.assoc_add(r, v), own.as_ref(), v)
+        }
+        Call::ObjectDelete(r) => write(door.object_delete(&r, v), r.options.as_ref(), v),
+        Call::AssocDelete(r) => write(door.assoc_delete(&r, v), r.options.as_ref(), v),
+        Call::AssocChangeType(r) => write(door.assoc_change_type(&r, v), r.options.as_ref(), v),
+        Call::ObjectGet(r) => read(door.object_get(&r, v), r.options.as_ref(), v),
+        Call::AssocGet(r) => read(door.assoc_get(&r, v), r.options.as_ref(), v),
+        Call::AssocCount(r) => read(door.assoc_count(&r, v), r.options.as_ref(), v),
+        Call::AssocRange(r) => read(door.assoc_range(&r, v), r.options.as_ref(), v),
+        Call::AssocTimeRange(r) => read(door.assoc_time_range(&r, v), r.options.as_ref(), v),
+    }?;
+    violations.check()?;
+    // A call that could not be taken over has left a violation.
+    item.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })
+}

@@ -1,0 +1,195 @@
+//! Runs validated calls: reads from the caches, writes at the leader.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tao_cache::{CachedReader, Fresh, Read};
+use tao_model::limits::MAX_ANSWER;
+use tao_model::{ClusterInfo, Error, ObjectId, Result, Schema, ShardId, Write, WriteOutcome};
+use tao_proto::{Answer, convert, edges, internal};
+use tao_rpc::{CallContext, Op, ReplyBody};
+
+use crate::answers;
+use crate::session::{Seen, Session};
+use crate::upstream::{Leader, unexpected};
+use crate::validate::{Door, ListRef, ReadCall};
+
+/// Edges that are fetched with a list at the least, so that its next readers find them.
+pub const HEAD: usize = 64;
+
+/// A call that ended: its answer without the session token, and what it has seen (a failed call may have seen something too).
+pub struct Executed {
+    /// The answer.
+    pub result: Result<Answer>,
+    /// For the session's token.
+    pub seen: Vec<Seen>,
+}
+
+impl From<Error> for Executed {
+    fn from(error: Error) -> Self {
+        Self { result: Err(error), seen: Vec::new() }
+    }
+}
+
+/// Everything that running a call takes.
+#[derive(Clone)]
+pub struct Executor {
+    /// The caches, and the leader behind them.
+    pub reader: Arc<CachedReader<Leader>>,
+    /// The leader, for what caches can't serve.
+    pub leader: Leader,
+    /// The types.
+    pub schema: Arc<Schema>,
+    /// Known once the change stream has begun.
+    pub info: Arc<OnceLock<ClusterInfo>>,
+}
+
+impl Executor {
+    /// The cluster, once the leader has told it.
+    pub fn info(&self) -> Result<ClusterInfo> {
+        self.info.get().copied().ok_or_else(|| Error::unavailable("the follower has not met its leader yet"))
+    }
+
+    /// What requests are checked against.
+    pub fn door(&self, info: &ClusterInfo) -> Door<'_> {
+        Door { schema: &self.schema, layout: info.layout }
+    }
+
+    /// How a session reads the keys of `owner`.
+    pub fn read(&self, session: &Session, owner: ObjectId, context: &CallContext) -> Result<Read<CallContext>> {
+        let epoch = self.reader.memory().applied().map(|p| p.epoch);
+        let floor = session.floor(session.info().layout.shard(owner), epoch)?;
+        Ok(Read { floor, mode: session.mode(), context: context.clone() })
+    }
+
+    /// The shard that `id` lives on.
+    pub fn shard(session: &Session, id: ObjectId) -> ShardId {
+        session.info().layout.shard(id)
+    }
+
+    /// A read.
+    pub async fn run_read(&self, call: ReadCall, session: &Session, context: &CallContext) -> Executed {
+        match call {
+            ReadCall::Object(id) => self.object(id, session, context).await,
+            ReadCall::Count(list) => self.count(list, session, context).await,
+            ReadCall::Edges { list, id2s, times } => self.edges(list, id2s, times, session, context).await,
+            ReadCall::Range(range) => self.range(range, session, context).await,
+        }
+    }
+
+    /// An object's encoded state.
+    pub async fn object_state(
+        &self,
+        id: ObjectId,
+        session: &Session,
+        context: &CallContext,
+    ) -> Result<Fresh<Option<Bytes>>> {
+        self.reader.object(id, self.read(session, id, context)?).await
+    }
+
+    async fn object(&self, id: ObjectId, session: &Session, context: &CallContext) -> Executed {
+        match self.object_state(id, session, context).await {
+            Ok(found) => Executed {
+                result: found.value.map(answers::object).ok_or_else(|| not_found(id)),
+                seen: vec![(Self::shard(session, id), found.as_of)],
+            },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Many objects, each with its result or error.
+    pub async fn objects(&self, ids: &[ObjectId], session: &Session, context: &CallContext) -> Executed {
+        let found = join_all(ids.iter().map(|id| self.object_state(*id, session, context))).await;
+        let mut answer = Answer::new();
+        let mut seen = Vec::new();
+        for (id, found) in ids.iter().zip(found) {
+            let result = match found {
+                Ok(found) => {
+                    seen.push((Self::shard(session, *id), found.as_of));
+                    found.value.ok_or_else(|| not_found(*id))
+                }
+                Err(error) => Err(error),
+            };
+            answers::push_object_result(&mut answer, result, MAX_ANSWER);
+        }
+        Executed { result: Ok(answer), seen }
+    }
+
+    async fn count(&self, list: ListRef, session: &Session, context: &CallContext) -> Executed {
+        let read = match self.read(session, list.id1, context) {
+            Ok(read) => read,
+            Err(error) => return error.into(),
+        };
+        match self.reader.list(list.id1, list.atype, 0, read).await {
+            Ok(found) => Executed {
+                result: Ok(answers::count(found.value.count())),
+                seen: vec![(Self::shard(session, list.id1), found.as_of)],
+            },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// A write: at the leader, then into this follower's caches, then to the caller (COHERENCE rule 9).
+    pub async fn run_write(&self, write: Write, session: &Session, context: &CallContext) -> Executed {
+        let context = CallContext { idempotency_key: session.idempotency_key.clone(), ..context.clone() };
+        let outcome = match self.write(&write, &context).await {
+            Ok(outcome) => outcome,
+            Err(error) => return error.into(),
+        };
+        let owner = match &write {
+            Write::ObjectAdd { .. } => None,
+            Write::ObjectUpdate { id, .. } | Write::ObjectUpsert { id, .. } | Write::ObjectDelete { id, .. } => Some(*id),
+            Write::AssocAdd { edge, .. } | Write::AssocDelete { edge } | Write::AssocChangeType { edge, .. } => {
+                Some(edge.id1)
+            }
+        };
+        let mut seen: Vec<Seen> = outcome.changes.iter().map(|c| (c.shard, c.position)).collect();
+        if let (true, Some(owner)) = (seen.is_empty(), owner) {
+            seen.push((Self::shard(session, owner), outcome.position));
+        }
+        Executed { result: self.write_answer(&write, outcome), seen }
+    }
+
+    async fn write(&self, write: &Write, context: &CallContext) -> Result<WriteOutcome> {
+        let reply = self.leader.call(context, Op::Write(write.into())).await?;
+        let ReplyBody::Written(written) = reply.body else { return Err(unexpected()) };
+        let outcome = convert::outcome(written, reply.as_of)?;
+        self.reader.apply_write(&outcome.changes);
+        Ok(outcome)
+    }
+
+    fn write_answer(&self, write: &Write, outcome: WriteOutcome) -> Result<Answer> {
+        let result = outcome.result;
+        let assoc = |id1, atype, edge: Option<Bytes>| {
+            let name = &self.schema.assoc(atype).ok_or_else(unexpected)?.name;
+            Ok::<_, Error>(edges::full_assoc(id1, name, &edge.ok_or_else(unexpected)?))
+        };
+        Ok(match write {
+            Write::ObjectAdd { .. } | Write::ObjectUpdate { .. } => answers::object(result.object.ok_or_else(unexpected)?),
+            Write::ObjectUpsert { .. } => answers::upserted(result.object.ok_or_else(unexpected)?, result.applied),
+            Write::ObjectDelete { .. } => answers::object_deleted(result.applied),
+            Write::AssocAdd { edge, .. } => {
+                answers::assoc_added(assoc(edge.id1, edge.atype, result.edge)?, result.applied, result.count)
+            }
+            Write::AssocDelete { .. } => answers::assoc_deleted(result.applied, result.count),
+            Write::AssocChangeType { edge, new_atype } => {
+                answers::assoc_changed(assoc(edge.id1, *new_atype, result.edge)?, result.count)
+            }
+        })
+    }
+
+    /// Ids for objects to come.
+    pub async fn allocate(&self, count: usize, shard: Option<ShardId>, context: &CallContext) -> Executed {
+        let op = Op::AllocateIds(internal::AllocateIds { count: count as u32, shard: shard.map(|s| s.0) });
+        let result = self.leader.call(context, op).await.and_then(|reply| match reply.body {
+            ReplyBody::Ids(ids) => Ok(answers::ids(ids.ids)),
+            _ => Err(unexpected()),
+        });
+        Executed { result, seen: Vec::new() }
+    }
+}
+
+fn not_found(id: ObjectId) -> Error {
+    Error::NotFound { what: format!("object {id}") }
+}

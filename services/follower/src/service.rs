@@ -1,0 +1,222 @@
+//! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
+
+use tao_model::{Error, Result, Violations};
+use tao_proto::server::graph_service_server::GraphService;
+use tao_proto::{Answer, error, metadata, v1};
+use tao_rpc::{CallContext, DeadlineLimits};
+use tao_runtime::trace;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Request, Response, Status};
+
+use crate::answers;
+use crate::execute::{Executed, Executor};
+use crate::session::Session;
+use crate::validate::{self, Door, ReadCall};
+use tao_model::Write;
+
+/// tao.v1.GraphService.
+#[derive(Clone)]
+pub struct Graph {
+    executor: Executor,
+}
+
+type Answered = Result<Response<Answer>, Status>;
+
+/// Splits a request into its metadata and its message.
+fn parts<T>(request: Request<T>) -> (MetadataMap, T) {
+    let (metadata, _, message) = request.into_parts();
+    (metadata, message)
+}
+
+impl Graph {
+    /// Over this executor.
+    pub const fn new(executor: Executor) -> Self {
+        Self { executor }
+    }
+
+    async fn read(
+        &self,
+        metadata: MetadataMap,
+        options: Option<v1::ReadOptions>,
+        check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
+    ) -> Answered {
+        let prepared = self.prepare(&metadata, |info, v| {
+            let session = Session::of_read(info, options.as_ref(), &metadata, v)?;
+            Ok((session, check(&self.executor.door(&info), v)))
+        });
+        match prepared {
+            Ok((session, call, context)) => {
+                let executed = self.executor.run_read(call, &session, &context).await;
+                respond(session, executed)
+            }
+            Err(error) => Err(error::to_status(&error)),
+        }
+    }
+
+    async fn write(
+        &self,
+        metadata: MetadataMap,
+        options: Option<v1::WriteOptions>,
+        check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
+    ) -> Answered {
+        let prepared = self.prepare(&metadata, |info, v| {
+            let session = Session::of_write(info, options.as_ref(), &metadata, v)?;
+            Ok((session, check(&self.executor.door(&info), v)))
+        });
+        match prepared {
+            Ok((session, write, context)) => {
+                let executed = self.executor.run_write(write, &session, &context).await;
+                respond(session, executed)
+            }
+            Err(error) => Err(error::to_status(&error)),
+        }
+    }
+
+    /// Reads deadline, options and call; every violation of all three is reported at once.
+    fn prepare<T>(
+        &self,
+        metadata: &MetadataMap,
+        check: impl FnOnce(tao_model::ClusterInfo, &mut Violations) -> Result<(Session, Option<T>)>,
+    ) -> Result<(Session, T, CallContext)> {
+        let context = CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
+        let mut violations = Violations::default();
+        let (session, call) = check(self.executor.info()?, &mut violations)?;
+        violations.check()?;
+        // A call that could not be taken over has left a violation.
+        let call = call.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })?;
+        Ok((session, call, context))
+    }
+}
+
+/// Completes an answer, or an error, with the session's token: in the message and as metadata.
+fn respond(session: Session, executed: Executed) -> Answered {
+    let token = session.token_with(executed.seen);
+    let header = MetadataValue::try_from(&token);
+    match executed.result {
+        Ok(answer) => {
+            let mut response = Response::new(answers::with_token(answer, &token));
+            if let Ok(header) = header {
+                response.metadata_mut().insert(metadata::SESSION_TOKEN, header);
+            }
+            Ok(response)
+        }
+        Err(error) => {
+            let mut status = error::to_status(&error);
+            if let Ok(header) = header {
+                status.metadata_mut().insert(metadata::SESSION_TOKEN, header);
+            }
+            Err(status)
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl GraphService for Graph {
+    async fn object_add(&self, request: Request<v1::ObjectAddRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.object_add(message, v)).await
+    }
+
+    async fn object_get(&self, request: Request<v1::ObjectGetRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.read(metadata, message.options.take(), |door, v| door.object_get(&message, v)).await
+    }
+
+    async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let prepared = self.prepare(&metadata, |info, v| {
+            let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
+            Ok((session, Some(self.executor.door(&info).object_multi_get(&message, v))))
+        });
+        match prepared {
+            Ok((session, ids, context)) => {
+                let executed = self.executor.objects(&ids, &session, &context).await;
+                respond(session, executed)
+            }
+            Err(error) => Err(error::to_status(&error)),
+        }
+    }
+
+    async fn object_update(&self, request: Request<v1::ObjectUpdateRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.object_update(message, v)).await
+    }
+
+    async fn object_upsert(&self, request: Request<v1::ObjectUpsertRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.object_upsert(message, v)).await
+    }
+
+    async fn object_delete(&self, request: Request<v1::ObjectDeleteRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.object_delete(&message, v)).await
+    }
+
+    async fn assoc_add(&self, request: Request<v1::AssocAddRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.assoc_add(message, v)).await
+    }
+
+    async fn assoc_delete(&self, request: Request<v1::AssocDeleteRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.assoc_delete(&message, v)).await
+    }
+
+    async fn assoc_change_type(&self, request: Request<v1::AssocChangeTypeRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.write(metadata, message.options.take(), |door, v| door.assoc_change_type(&message, v)).await
+    }
+
+    async fn assoc_get(&self, request: Request<v1::AssocGetRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.read(metadata, message.options.take(), |door, v| door.assoc_get(&message, v)).await
+    }
+
+    async fn assoc_count(&self, request: Request<v1::AssocCountRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.read(metadata, message.options.take(), |door, v| door.assoc_count(&message, v)).await
+    }
+
+    async fn assoc_range(&self, request: Request<v1::AssocRangeRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.read(metadata, message.options.take(), |door, v| door.assoc_range(&message, v)).await
+    }
+
+    async fn assoc_time_range(&self, request: Request<v1::AssocTimeRangeRequest>) -> Answered {
+        let (metadata, mut message) = parts(request);
+        self.read(metadata, message.options.take(), |door, v| door.assoc_time_range(&message, v)).await
+    }
+
+    async fn batch(&self, request: Request<v1::BatchRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let prepared = self.prepare(&metadata, |info, v| {
+            validate::batch_size(message.items.len(), v);
+            let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
+            Ok((session, Some(message.items)))
+        });
+        match prepared {
+            Ok((session, items, context)) => {
+                let executed = self.executor.batch(items, &session, &context).await;
+                respond(session, executed)
+            }
+            Err(error) => Err(error::to_status(&error)),
+        }
+    }
+
+    async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let prepared = self.prepare(&metadata, |info, v| {
+            let count = validate::id_count(message.count, v);
+            let shard = self.executor.door(&info).placement(message.placement.as_ref(), v);
+            let session = Session::of_write(info, message.options.as_ref(), &metadata, v)?;
+            Ok((session, Some((count, shard))))
+        });
+        match prepared {
+            Ok((session, (count, shard), context)) => {
+                let executed = self.executor.allocate(count, shard, &context).await;
+                respond(session, executed)
+            }
+            Err(error) => Err(error::to_status(&error)),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What a request says about freshness, from its message and its metadata, and what its answer tells the session in turn.
+
+use tao_cache::Mode;
+use tao_model::limits::{MAX_IDEMPOTENCY_KEY, MAX_STALENESS_MS};
+use tao_model::{ClusterInfo, Error, Position, Result, ShardId, Token, Violations};
+use tao_proto::{metadata, v1};
+use tonic::metadata::MetadataMap;
+
+/// What a call has seen of the graph: it becomes part of the session's token.
+pub type Seen = (ShardId, Position);
+
+/// A session as one request brings it.
+#[derive(Debug, Clone)]
+pub struct Session {
+    info: ClusterInfo,
+    token: Token,
+    mode: Mode,
+    /// Whether the token is a floor for reads.
+    floored: bool,
+    /// Of a write; empty when the caller gave none.
+    pub idempotency_key: String,
+}
+
+impl Session {
+    /// Of a read. Options in the message win over metadata, field by field.
+    pub fn of_read(
+        info: ClusterInfo,
+        options: Option<&v1::ReadOptions>,
+        metadata: &MetadataMap,
+        violations: &mut Violations,
+    ) -> Result<Self> {
+        let mut options = options.cloned().unwrap_or_default();
+        if options.session_token.is_empty() {
+            text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or_default().clone_into(&mut options.session_token);
+        }
+        if options.consistency == 0
+            && let Some(level) = text(metadata, metadata::CONSISTENCY, violations)
+        {
+            match v1::Consistency::from_str_name(&format!("CONSISTENCY_{}", level.to_ascii_uppercase())) {
+                Some(level) => options.consistency = level as i32,
+                None => violations.add(
+                    format!("metadata {}", metadata::CONSISTENCY),
+                    "one of minimize_latency, at_least_as_fresh, bounded_staleness, strong",
+                ),
+            }
+        }
+        if options.max_staleness_ms == 0
+            && let Some(ms) = text(metadata, metadata::MAX_STALENESS_MS, violations)
+        {
+            match ms.parse() {
+                Ok(ms) => options.max_staleness_ms = ms,
+                Err(_) => violations.add(format!("metadata {}", metadata::MAX_STALENESS_MS), "a number of milliseconds"),
+            }
+        }
+        Self::new(info, &options, violations)
+    }
+
+    /// Of a write: the token is merged, and no floor.
+    pub fn of_write(
+        info: ClusterInfo,
+        options: Option<&v1::WriteOptions>,
+        metadata: &MetadataMap,
+        violations: &mut Violations,
+    ) -> Result<Self> {
+        let given = options.map_or("", |o| o.session_token.as_str());
+        let token = if given.is_empty() { text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or_default() } else { given };
+        let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
+        let mut session = Self::new(info, &read, violations)?;
+        session.take_key(options, metadata, violations);
+        Ok(session)
+    }
+
+    /// A batch's session, as one of its reads has it: the item's own options win, field by field.
+    pub fn for_read(&self, own: Option<&v1::ReadOptions>, violations: &mut Violations) -> Result<Self> {
+        let Some(own) = own else { return Ok(self.clone()) };
+        let mut options = own.clone();
+        if own.session_token.is_empty() && self.token != Token::new(self.info.cluster) {
+            options.session_token = self.token.encode();
+        }
+        let mut session = Self::new(self.info, &options, violations)?;
+        if !own.session_token.is_empty() {
+            session.merge(&self.token);
+        }
+        if own.consistency == 0 && own.max_staleness_ms == 0 {
+            session.mode = self.mode;
+            session.floored = self.floored || !own.session_token.is_empty();
+        }
+        Ok(session)
+    }
+
+    /// A batch's session, as one of its writes has it.
+    pub fn for_write(&self, own: Option<&v1::WriteOptions>, violations: &mut Violations) -> Result<Self> {
+        let mut session = self.clone();
+        session.idempotency_key.clear();
+        if let Some(own) = own {
+            if !own.session_token.is_empty() {
+                session.merge(&Token::decode(&own.session_token, self.info.cluster)?);
+            }
+            session.take_key(Some(own), &MetadataMap::new(), violations);
+        }
+        Ok(session)
+    }
+
+    fn new(info: ClusterInfo, options: &v1::ReadOptions, violations: &mut Violations) -> Result<Self> {
+        use v1::Consistency;
+        let token = match options.session_token.as_str() {
+            "" => Token::new(info.cluster),
+            text => match Token::decode(text, info.cluster) {
+                Ok(token) => token,
+                Err(Error::InvalidArgument { violations: v }) => {
+                    v.into_iter().for_each(|v| violations.add(v.field, v.description));
+                    Token::new(info.cluster)
+                }
+                Err(other) => return Err(other),
+            },
+        };
+        let has_token = !options.session_token.is_empty();
+        let level = Consistency::try_from(options.consistency).unwrap_or_else(|_| {
+            violations.add("options.consistency", format!("{} is no consistency level", options.consistency));
+            Consistency::Unspecified
+        });
+        let bounded = level == Consistency::BoundedStaleness;
+        if bounded != (options.max_staleness_ms != 0) {
+            violations.add("options.max_staleness_ms", "set together with CONSISTENCY_BOUNDED_STALENESS, and only then");
+        }
+        if options.max_staleness_ms < 0 || options.max_staleness_ms as u64 > MAX_STALENESS_MS {
+            let given = options.max_staleness_ms;
+            violations.add("options.max_staleness_ms", format!("{given} is not within 1 to {MAX_STALENESS_MS} ms"));
+        }
+        if level == Consistency::AtLeastAsFresh && !has_token {
+            violations.add("options.session_token", "required by CONSISTENCY_AT_LEAST_AS_FRESH: pass the token of an earlier answer");
+        }
+        let mode = match level {
+            Consistency::Strong => Mode::Strong,
+            Consistency::BoundedStaleness => Mode::MaxStaleness(options.max_staleness_ms.unsigned_abs()),
+            Consistency::Unspecified | Consistency::MinimizeLatency | Consistency::AtLeastAsFresh => Mode::Cached,
+        };
+        let floored = has_token && level != Consistency::MinimizeLatency;
+        Ok(Self { info, token, mode, floored, idempotency_key: String::new() })
+    }
+
+    fn take_key(&mut self, options: Option<&v1::WriteOptions>, metadata: &MetadataMap, violations: &mut Violations) {
+        let given = options.map_or("", |o| o.idempotency_key.as_str());
+        let key = if given.is_empty() { text(metadata, metadata::IDEMPOTENCY_KEY, violations).unwrap_or_default() } else { given };
+        if key.len() > MAX_IDEMPOTENCY_KEY {
+            let rule = format!("{} bytes are more than {MAX_IDEMPOTENCY_KEY}", key.len());
+            violations.add("options.idempotency_key", rule);
+        }
+        key.clone_into(&mut self.idempotency_key);
+    }
+
+    fn merge(&mut self, other: &Token) {
+        let log = self.info.log;
+        self.token.merge(other, |_| log);
+    }
+
+    /// How fresh its reads are.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The cluster's shards and ids.
+    pub const fn info(&self) -> &ClusterInfo {
+        &self.info
+    }
+
+    /// The position below which its reads of `shard` must not fall, given the epoch that the log is in.
+    pub fn floor(&self, shard: ShardId, epoch: Option<u64>) -> Result<Position> {
+        if !self.floored {
+            return Ok(Position::ZERO);
+        }
+        let floor = self.token.floor(shard, self.info.log);
+        match epoch {
+            Some(epoch) if floor != Position::ZERO && floor.epoch < epoch => Err(Error::HistoryUndone { seen: floor, epoch }),
+            _ => Ok(floor),
+        }
+    }
+
+    /// The token that the answer gives: this one, and what the call has seen.
+    pub fn token_with(mut self, seen: impl IntoIterator<Item = Seen>) -> String {
+        let log = self.info.log;
+        for (shard, position) in seen {
+            self.token.see(shard, position, |_| log);
+        }
+        self.token.encode()
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &'static str, violations: &mut Violations) -> Option<&'a str> {
+    let value = metadata.get(key)?.to_str();
+    if value.is_err() {
+        violations.add(format!("metadata {key}"), "not ASCII text");
+    }
+    value.ok().filter(|v| !v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tao_model::{ClusterId, IdLayout, LogId};
+
+    const INFO: ClusterInfo = ClusterInfo { cluster: ClusterId([7; 16]), log: LogId(0), layout: IdLayout::STANDARD };
+    const SHARD: ShardId = ShardId(3);
+
+    fn token(position: Position) -> String {
+        let mut violations = Violations::default();
+        let session = Session::of_read(INFO, None, &MetadataMap::new(), &mut violations).unwrap();
+        session.token_with([(SHARD, position)])
+    }
+
+    fn read(options: &v1::ReadOptions, metadata: &MetadataMap) -> Result<Session> {
+        let mut violations = Violations::default();
+        let session = Session::of_read(INFO, Some(options), metadata, &mut violations)?;
+        violations.check().map(|()| session)
+    }
+
+    #[test]
+    fn a_token_is_a_floor_unless_latency_is_preferred() {
+        let at = Position::new(5, 9);
+        let mut options = v1::ReadOptions { session_token: token(at), ..Default::default() };
+        let session = read(&options, &MetadataMap::new()).unwrap();
+        assert_eq!(session.floor(SHARD, Some(5)), Ok(at));
+        assert_eq!(session.floor(ShardId(4), Some(5)), Ok(Position::ZERO));
+        assert!(matches!(session.floor(SHARD, Some(6)), Err(Error::HistoryUndone { .. })));
+        options.set_consistency(v1::Consistency::MinimizeLatency);
+        assert_eq!(read(&options, &MetadataMap::new()).unwrap().floor(SHARD, Some(5)), Ok(Position::ZERO));
+    }
+
+    #[test]
+    fn metadata_serves_where_the_message_is_silent() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("tao-session-token", token(Position::new(5, 9)).parse().unwrap());
+        metadata.insert("tao-consistency", "Strong".parse().unwrap());
+        let session = read(&v1::ReadOptions::default(), &metadata).unwrap();
+        assert_eq!((session.mode(), session.floor(SHARD, None)), (Mode::Strong, Ok(Position::new(5, 9))));
+        let bounded = v1::ReadOptions { consistency: 3, max_staleness_ms: 20, ..Default::default() };
+        assert_eq!(read(&bounded, &metadata).unwrap().mode(), Mode::MaxStaleness(20));
+    }
+
+    #[test]
+    fn every_wrong_option_is_reported() {
+        let options = v1::ReadOptions { consistency: 2, max_staleness_ms: -1, ..Default::default() };
+        let Err(Error::InvalidArgument { violations }) = read(&options, &MetadataMap::new()) else { panic!("accepted") };
+        assert_eq!(violations.len(), 3, "{violations:?}");
+        let mut metadata = MetadataMap::new();
+        metadata.insert("tao-consistency", "fresh".parse().unwrap());
+        metadata.insert("tao-max-staleness-ms", "soon".parse().unwrap());
+        metadata.insert("tao-session-token", "AAAA".parse().unwrap());
+        let Err(Error::InvalidArgument { violations }) = read(&v1::ReadOptions::default(), &metadata) else { panic!("accepted") };
+        assert_eq!(violations.len(), 3, "{violations:?}");
+    }
+
+    #[test]
+    fn a_token_of_another_cluster_is_refused() {
+        let other = Token::new(ClusterId([8; 16])).encode();
+        let options = v1::ReadOptions { session_token: other, ..Default::default() };
+        assert_eq!(read(&options, &MetadataMap::new()).unwrap_err(), Error::TokenOtherCluster);
+    }
+}

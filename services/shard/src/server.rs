@@ -1,0 +1,66 @@
+//! The life of a storage shard: open, serve, drain, close.
+
+use std::io;
+use std::sync::Arc;
+
+use tao_model::{Clock, Schema};
+use tao_rpc::{Drain, ServerLimits, tier_server};
+use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve};
+use tao_store::{OpenError, OpenOptions};
+use tonic::service::Routes;
+
+use crate::config::Config;
+use crate::service::ShardService;
+
+/// Why a storage shard could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The database.
+    #[error("can't open the store: {0}")]
+    Open(#[from] OpenError),
+    /// The listener.
+    #[error("can't serve: {0}")]
+    Serve(#[from] io::Error),
+    /// Server reflection.
+    #[error("can't describe the services: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Opens the store and serves it until the shutdown begins and all that is under way is done.
+pub async fn run<L: Listener>(
+    config: Config,
+    schema: Arc<Schema>,
+    clock: Arc<dyn Clock>,
+    listener: L,
+    workers: &Workers,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let gate = readiness.gate("store");
+    gate.not_ready("opening the store");
+    let mut options = OpenOptions::new(config.store, schema, config.layout);
+    options.clock = clock.clone();
+    options.max_connections = config.store_connections;
+    let store = tao_store::open(options).await?;
+    let service = ShardService::new(store.clone(), clock);
+    let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
+        .add_service(health_service(readiness, &["tao.internal.v1.TierService"]))
+        .add_service(reflection()?);
+    tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
+    gate.ready();
+    let served = serve(listener, workers, routes, ServeOptions::default(), shutdown).await;
+    store.close().await;
+    Ok(served?)
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    tonic_reflection::server::Error,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tao_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("tao.internal.v1.TierService")
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()
+}

@@ -1,0 +1,145 @@
+//! `tao dev`: every tier in one process, over real gRPC on loopback, on SQLite and in-memory caches.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tao_runtime::{ByteSize, Listener as _, Shutdown, TcpAcceptor};
+
+use super::process::{self, CommonArgs, Server};
+use super::sample;
+
+/// Arguments of `tao dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where clients connect to; on loopback, since there is no authentication
+    #[arg(long, env = "TAO_FOLLOWER_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+    /// The folder of the database; made when absent
+    #[arg(long, env = "TAO_DATA", value_name = "FOLDER", default_value = "data")]
+    data: PathBuf,
+    /// Memory for each of the two caches, such as 256MiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    cache_size: ByteSize,
+    /// Begin with an empty graph instead of a small sample
+    #[arg(long)]
+    no_sample: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// What the tiers of one process are told.
+struct Tiers {
+    listen: SocketAddr,
+    shard: tao_shard::Config,
+    leader: tao_leader::Config,
+    follower: tao_follower::Config,
+}
+
+impl DevArgs {
+    fn tiers(&self) -> Result<Tiers, Vec<String>> {
+        if !self.listen.ip().is_loopback() {
+            return Err(vec![format!("listen: {} is not on loopback, and `tao dev` has no authentication", self.listen)]);
+        }
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let store = format!("sqlite:{}", self.data.join("tao.db").display());
+        let shard = tao_shard::config::Options { listen: Some(any), store: Some(store), ..Default::default() };
+        let leader = tao_leader::config::Options {
+            listen: Some(any),
+            cache_size: Some(self.cache_size.clone()),
+            ..Default::default()
+        };
+        let follower = tao_follower::config::Options {
+            listen: Some(self.listen),
+            cache_size: Some(self.cache_size.clone()),
+            ..Default::default()
+        };
+        Ok(Tiers { listen: self.listen, shard: shard.check()?, leader: leader.check()?, follower: follower.check()? })
+    }
+}
+
+/// Runs all tiers.
+pub fn dev(args: DevArgs) -> Result<()> {
+    let (common, tiers) = args.common.clone().check("tao-dev", |_| args.tiers())?;
+    std::fs::create_dir_all(&args.data).with_context(|| format!("can't make the folder {}", args.data.display()))?;
+    let sample = (!args.no_sample).then(|| args.data.join("sample.json"));
+    process::run(common, |server| all(server, tiers, sample))
+}
+
+async fn all(server: Server, tiers: Tiers, sample: Option<PathBuf>) -> Result<()> {
+    let Server { schema, clock, workers, readiness, shutdown, admin } = server;
+    let Tiers { listen, shard, mut leader, mut follower } = tiers;
+    let shard_listener = TcpAcceptor::bind(shard.listen).await?;
+    let leader_listener = TcpAcceptor::bind(leader.listen).await?;
+    let follower_listener = TcpAcceptor::bind(listen).await.context("listen")?;
+    leader.shard = shard_listener.local_addr()?.to_string();
+    follower.leader = leader_listener.local_addr()?.to_string();
+    let address = follower_listener.local_addr()?;
+
+    // The front stops first, so that what it has under way still finds the tiers behind it.
+    let (stop_leader, leader_shutdown) = Shutdown::new();
+    let (stop_shard, shard_shutdown) = Shutdown::new();
+    let run_shard = tao_shard::run(
+        shard,
+        schema.clone(),
+        clock.clone(),
+        shard_listener,
+        &workers,
+        readiness.clone(),
+        shard_shutdown,
+    );
+    let run_leader = async {
+        let result =
+            tao_leader::run(leader, clock.clone(), leader_listener, &workers, readiness.clone(), leader_shutdown).await;
+        stop_shard.trigger();
+        result
+    };
+    let run_follower = async {
+        let run = tao_follower::run(
+            follower,
+            schema.clone(),
+            clock.clone(),
+            follower_listener,
+            &workers,
+            readiness.clone(),
+            shutdown.clone(),
+        );
+        let result = run.await;
+        stop_leader.trigger();
+        result
+    };
+    let greet = async {
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = readiness.wait_ready() => {}
+        }
+        if let Err(error) = welcome(address, admin, sample.as_deref()).await {
+            tracing::warn!(error = format!("{error:#}"), "no sample graph");
+        }
+    };
+    let tiers = async {
+        tokio::try_join!(
+            async { run_shard.await.context("storage shard") },
+            async { run_leader.await.context("leader") },
+            async { run_follower.await.context("follower") },
+        )
+    };
+    let (tiers, ()) = tokio::join!(tiers, greet);
+    tiers.map(|_| ())
+}
+
+/// Says where everything is, and what to try.
+async fn welcome(address: SocketAddr, admin: SocketAddr, sample: Option<&Path>) -> Result<()> {
+    println!("tao is ready: gRPC on {address}, probes and metrics on http://{admin}");
+    let Some(file) = sample else { return Ok(()) };
+    let sample = sample::load(address, file).await?;
+    let Some((ann, bob)) = sample.users() else { bail!("{} names no users", file.display()) };
+    println!("\nA small sample graph is loaded. Try:\n");
+    println!("  grpcurl -plaintext {address} list tao.v1.GraphService");
+    println!("  grpcurl -plaintext -d '{{\"id\": {ann}}}' {address} tao.v1.GraphService/ObjectGet");
+    println!(
+        "  grpcurl -plaintext -d '{{\"id1\": {bob}, \"type\": \"followed_by\", \"withObjects\": true}}' {address} tao.v1.GraphService/AssocRange"
+    );
+    Ok(())
+}

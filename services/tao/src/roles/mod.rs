@@ -1,0 +1,9 @@
+//! The servers: one tier as a process of its own, or all of them in one.
+
+mod dev;
+mod process;
+mod sample;
+mod tiers;
+
+pub use dev::{DevArgs, dev};
+pub use tiers::{FollowerArgs, LeaderArgs, ShardArgs, follower, leader, shard};

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Installs what the tests and the linters need, where it is absent:
+#
+#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl
+#   tests/tools/install.sh lint    buf, cargo-deny
+#
+# Servers come from Debian's packages (as root on Debian or Ubuntu; elsewhere this says what to install and stops). They
+# are installed, never started: the tests run servers of their own in temporary folders. The other tools go to .tools/
+# in this repository. Fast when there is nothing to do.
+set -euo pipefail
+
+GRPCURL_VERSION=v1.9.4
+BUF_VERSION=1.75.0
+CARGO_DENY_VERSION=0.20.2
+OLDEST_POSTGRES=15
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+tools=$PWD/.tools
+PATH=$tools/bin:$PATH
+
+say() { printf 'install: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+has() { type -P "$1" >/dev/null; }
+
+# Runs a command, and shows what it printed only if it fails.
+quietly() {
+  local output
+  output=$("$@" 2>&1 </dev/null) || { printf '%s\n' "$output" >&2; return 1; }
+}
+
+# The places in which the tests look, too (tests/harness/src/postgres.rs).
+has_postgres() {
+  local program version
+  for program in "$(type -P postgres || true)" /usr/lib/postgresql/*/bin/postgres; do
+    [ -x "$program" ] || continue
+    version=$("$program" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+    [ "$version" -ge "$OLDEST_POSTGRES" ] && return 0
+  done
+  return 1
+}
+
+# Debian starts a server as soon as it is installed, and makes a PostgreSQL cluster. Two files say no to that while
+# the packages are unpacked; both are removed afterwards, unless they were there before.
+no_services() {
+  local policy=/usr/sbin/policy-rc.d cluster=/etc/postgresql-common/createcluster.d/tao-tests.conf
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d /etc/postgresql-common/createcluster.d/tao-tests.conf' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  else
+    trap 'rm -f /etc/postgresql-common/createcluster.d/tao-tests.conf' EXIT
+  fi
+  mkdir -p "${cluster%/*}"
+  echo 'create_main_cluster = false' >"$cluster"
+}
+
+install_packages() {
+  say "installing $* from Debian's packages"
+  no_services
+  local apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+  local get=(env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "$@")
+  # The package lists may be absent or out of date; that is found out by trying. One list that can't be had is no
+  # reason to stop: it need not be the one with these packages.
+  "${get[@]}" >/dev/null 2>&1 </dev/null || { quietly "${apt[@]}" update || true; quietly "${get[@]}"; }
+}
+
+need_servers() {
+  local missing=()
+  has_postgres || missing+=(postgresql)
+  has redis-server || missing+=(redis-server)
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  if [ "$(id -u)" = 0 ] && has apt-get; then
+    install_packages "${missing[@]}"
+    has_postgres || fail "this system's PostgreSQL is older than $OLDEST_POSTGRES: install a newer one"
+  else
+    fail "please install: PostgreSQL $OLDEST_POSTGRES or newer, redis-server (Debian: sudo apt-get install" \
+      "postgresql redis-server; macOS: brew install postgresql redis)"
+  fi
+}
+
+need_grpcurl() {
+  has grpcurl && return 0
+  local go_path
+  has go || fail "please install grpcurl (https://github.com/fullstorydev/grpcurl), or Go, with which this script builds it"
+  go_path=$(go env GOPATH)
+  [ -x "${go_path%%:*}/bin/grpcurl" ] && return 0
+  say "building grpcurl $GRPCURL_VERSION"
+  quietly env GOBIN="$tools/bin" go install -ldflags='-s -w' "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION" ||
+    fail "could not build grpcurl: install it by hand (https://github.com/fullstorydev/grpcurl)"
+}
+
+need_buf() {
+  has buf && return 0
+  has python3 || fail "please install buf (https://buf.build), or Python 3, with which this script gets it"
+  say "installing buf $BUF_VERSION"
+  mkdir -p "$tools/bin"
+  if ! quietly python3 -m venv "$tools/python" ||
+    ! quietly "$tools/python/bin/pip" install -q --disable-pip-version-check "buf-bin==$BUF_VERSION"; then
+    fail "could not install buf into a Python environment (Debian: apt-get install python3-venv)"
+  fi
+  ln -sf ../python/bin/buf "$tools/bin/buf"
+}
+
+need_cargo_deny() {
+  has cargo-deny && return 0
+  say "building cargo-deny $CARGO_DENY_VERSION (half a minute to a few minutes, once)"
+  # It runs for a second: not worth optimising, and built several times faster this way.
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR="$tools/build" \
+    cargo install -q --locked --root "$tools" --version "$CARGO_DENY_VERSION" cargo-deny
+  rm -rf "$tools/build"
+}
+
+case ${1-} in
+  tests) need_servers; need_grpcurl ;;
+  lint) need_buf; need_cargo_deny ;;
+  *) fail "usage: tests/tools/install.sh tests|lint" ;;
+esac
