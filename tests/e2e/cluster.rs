@@ -29,8 +29,10 @@ pub struct Cluster {
 pub fn tier(args: &[&str]) -> (Process, String) {
     let (role, rest) = args.split_first().expect("a role");
     let args = [&[*role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], rest].concat();
+    let front = if *role == "dev" { "follower" } else { role };
+    let listening = format!("listening for gRPC tier=\"{front}\"");
     let mut process = Process::spawn(TAO, &args, &[]).expect("tao starts");
-    let line = process.wait_line("listening for gRPC", START_WITHIN).unwrap_or_else(|e| panic!("{e:#}"));
+    let line = process.wait_line(&listening, START_WITHIN).unwrap_or_else(|e| panic!("{e:#}"));
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
     let address = address.to_owned();
     (process, address)
@@ -83,11 +85,6 @@ impl Cluster {
     /// A connection of its own to a follower.
     pub async fn connect(&self, follower: usize) -> Graph {
         connect(self.address(follower)).await
-    }
-
-    /// The processes, the front first.
-    pub fn processes_mut(&mut self) -> &mut [Process] {
-        &mut self.processes
     }
 
     /// The Redis, where there is one.

@@ -1,11 +1,9 @@
 //! Processes and stores that die and come back: reads go on where they can, nothing acknowledged is lost, nothing stale is shown.
 
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Graph, tier};
+use crate::cluster::{Cluster, Graph, tier};
 use tao_harness::{Process, TempDir};
 use tao_proto::v1::*;
 use tonic::{Code, Request, Status};
@@ -84,7 +82,7 @@ fn chain() -> Chain {
     let (shard_address, leader_address, follower_address) = (port(), port(), port());
     let run = |args: &[&str]| {
         let args = [args, &["--admin-listen", "127.0.0.1:0"]].concat();
-        Process::spawn(cluster::TAO, &args, &[]).unwrap()
+        Process::spawn(crate::cluster::TAO, &args, &[]).unwrap()
     };
     // From the front to the back: a tier waits for the one behind it.
     let follower = run(&["follower", "--listen", &follower_address, "--leader", &leader_address]);
@@ -98,8 +96,8 @@ fn chain() -> Chain {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_when_any_tier_is_killed() {
     let mut chain = chain();
-    cluster::ready(&chain.address).await;
-    let mut graph = cluster::connect(&chain.address).await;
+    crate::cluster::ready(&chain.address).await;
+    let mut graph = crate::cluster::connect(&chain.address).await;
     let id = add_user(&mut graph).await;
     let (mut n, mut token) = (0, String::new());
     for round in 0..9 {
@@ -116,8 +114,8 @@ async fn no_acknowledged_write_is_lost_when_any_tier_is_killed() {
         killed.start_again().unwrap();
         killed.wait_line("listening for gRPC", RECOVER_WITHIN).unwrap();
         if round % 3 == 2 {
-            cluster::ready(&chain.address).await;
-            graph = cluster::connect(&chain.address).await;
+            crate::cluster::ready(&chain.address).await;
+            graph = crate::cluster::connect(&chain.address).await;
         }
         assert_eq!(get_until_done(&mut graph, id, &token).await, n, "round {round}");
     }
@@ -129,8 +127,8 @@ async fn no_acknowledged_write_is_lost_when_any_tier_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_reads_go_on_and_writes_fail_fast_without_a_storage_shard() {
     let mut chain = chain();
-    cluster::ready(&chain.address).await;
-    let mut graph = cluster::connect(&chain.address).await;
+    crate::cluster::ready(&chain.address).await;
+    let mut graph = crate::cluster::connect(&chain.address).await;
     let id = add_user(&mut graph).await;
     let token = set(&mut graph, id, 7).await.unwrap();
     assert_eq!(get(&mut graph, id, &token).await.unwrap(), 7);
@@ -168,8 +166,8 @@ async fn a_stopping_follower_finishes_what_runs_and_exits_cleanly() {
     let (_shard, shard) = tier(&["shard", "--store", "memory:"]);
     let (_leader, leader) = tier(&["leader", "--shard", &shard]);
     let (mut follower, address) = tier(&["follower", "--leader", &leader]);
-    cluster::ready(&address).await;
-    let mut graph = cluster::connect(&address).await;
+    crate::cluster::ready(&address).await;
+    let mut graph = crate::cluster::connect(&address).await;
     let id = add_user(&mut graph).await;
     let running: Vec<_> = (0..50)
         .map(|n| {
@@ -195,7 +193,7 @@ fn configurations_that_ask_for_too_much_are_refused_with_a_sentence() {
         (vec!["shard", "--store", "mysql://x", "--shards", "0"], "shards: 10 shard bits"),
         (vec!["dev", "--listen", "0.0.0.0:1"], "not on loopback"),
     ] {
-        let mut process = Process::spawn(cluster::TAO, &args, &[]).unwrap();
+        let mut process = Process::spawn(crate::cluster::TAO, &args, &[]).unwrap();
         let status = process.wait(RECOVER_WITHIN).unwrap();
         let log = process.log_tail();
         assert!(!status.success() && log.contains(want), "{args:?}: {log}");

@@ -1,13 +1,11 @@
 //! Loads edge lists with `tao load` and compares every count, order and range with a plain recount of the file: on SQLite and on
 //! PostgreSQL. The project's own small graph always; the large public ones when `TAO_GRAPH_DATA` names their folder.
 
-mod cluster;
-
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Graph, TAO};
+use crate::cluster::{Cluster, Graph, TAO};
 use tao_harness::{Process, TempDir, repository};
 use tao_proto::v1::batch_item::Call;
 use tao_proto::v1::batch_result::Result as BatchResult;

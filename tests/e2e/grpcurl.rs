@@ -1,8 +1,6 @@
 //! What a newcomer does with grpcurl, on the real program: list, add, follow, look from the other side, restart, look again.
 
-mod cluster;
-
-use cluster::tier;
+use crate::cluster::tier;
 use serde_json::{Value, json};
 use tao_harness::{TempDir, grpcurl};
 
@@ -17,7 +15,7 @@ async fn a_first_session_survives_a_restart() {
     let data = TempDir::new().unwrap();
     let folder = data.path().to_string_lossy().into_owned();
     let (mut process, address) = tier(&["dev", "--data", &folder]);
-    cluster::ready(&address).await;
+    crate::cluster::ready(&address).await;
     process.wait_line("A small sample graph", std::time::Duration::from_secs(30)).unwrap();
 
     let services = grpcurl(["-plaintext", &address, "list"]).unwrap();
@@ -46,7 +44,7 @@ async fn a_first_session_survives_a_restart() {
 
     assert!(process.terminate().unwrap().success(), "{}", process.log_tail());
     let (mut process, address) = tier(&["dev", "--data", &folder]);
-    cluster::ready(&address).await;
+    crate::cluster::ready(&address).await;
     let again = call(&address, "AssocRange", &range);
     assert_eq!((&again["assocs"], &again["objects"]), (&seen["assocs"], &seen["objects"]), "the token holds, too");
     assert_eq!(call(&address, "AssocCount", &count)["count"], "1");
@@ -58,7 +56,7 @@ async fn every_tier_is_described_and_healthy() {
     let (_shard, shard) = tier(&["shard", "--store", "memory:"]);
     let (_leader, leader) = tier(&["leader", "--shard", &shard]);
     for address in [&shard, &leader] {
-        cluster::ready(address).await;
+        crate::cluster::ready(address).await;
         let services = grpcurl(["-plaintext", address, "list"]).unwrap();
         assert!(services.contains("tao.internal.v1.TierService") && services.contains("grpc.health.v1.Health"), "{services}");
     }

@@ -41,7 +41,7 @@ pub struct Exchange<H> {
     metrics: Arc<ServerMetrics>,
     /// Gone when the caller has ended its half.
     requests: Option<Streaming<ExchangeRequest>>,
-    /// Calls that were read and not begun: only while too many are under way.
+    /// Calls that were read and not begun, while too many are under way.
     backlog: VecDeque<(Call, Instant)>,
     running: FuturesUnordered<Abortable<Running>>,
     /// By `seq`, of those running.
@@ -228,11 +228,16 @@ impl<H: TierHandler> Stream for Exchange<H> {
             this.begin(cx);
             // After `begin`, so that what has just begun is waited for, by its deadline too.
             this.gather(cx);
-            if this.is_full() || this.handles.len() >= this.limits.max_in_flight {
+            if this.is_full() {
                 break;
             }
-            if !this.backlog.is_empty() {
+            let limit = this.limits.max_in_flight;
+            if !this.backlog.is_empty() && this.handles.len() < limit {
                 continue;
+            }
+            // As many more are read as may run: behind them may be the cancels of those that do.
+            if this.backlog.len() >= limit {
+                break;
             }
             let Some(requests) = &mut this.requests else { break };
             match requests.poll_next_unpin(cx) {

@@ -35,6 +35,8 @@ struct State {
     stream: u64,
     /// Whether it takes new calls.
     open: bool,
+    /// The number of the last attempt that came to nothing.
+    abandoned: u64,
     next_seq: u64,
     /// Not sent yet, with their encoded sizes.
     queue: VecDeque<Queued>,
@@ -193,9 +195,23 @@ impl Line {
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Connecting failed.
-    pub(crate) fn failed(&self, why: String) {
+    /// A stream could not be opened.
+    pub(crate) fn failed(&self, stream: u64, why: String) {
+        let mut state = self.state.lock();
+        state.abandoned = stream;
+        let wakers = std::mem::take(&mut state.wakers);
         self.closed.send_replace(Some(why));
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// The client is gone, and with it all who could wait. Requests must end too, or they would hold their connections.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        (state.stream, state.open, state.abandoned) = (u64::MAX, false, u64::MAX);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// A stream's server asked for no more calls. What has been queued still goes there: it promised to answer it.
@@ -308,11 +324,10 @@ impl Stream for Requests {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ExchangeRequest>> {
         let mut state = self.line.state.lock();
-        let mine = state.stream == self.stream;
-        if state.stream > self.stream {
+        if state.stream > self.stream || (state.stream < self.stream && self.stream <= state.abandoned) {
             return Poll::Ready(None);
         }
-        if mine {
+        if state.stream == self.stream {
             if let Some(message) = state.next_message(self.stream, &self.line.options) {
                 self.messages.increment(1);
                 self.calls.increment(message.calls.len() as u64);

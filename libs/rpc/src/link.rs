@@ -71,14 +71,14 @@ impl Link {
                 match self.open(number).await {
                     Ok(open) => {
                         let began = Instant::now();
-                        self.read_until_replaced(open).await;
-                        if began.elapsed() >= LIVED {
+                        let was_drained = self.read_until_replaced(open).await;
+                        if was_drained || began.elapsed() >= LIVED {
                             backoff.reset();
                         }
                     }
                     Err(why) => {
                         tracing::debug!(peer = self.line.peer(), why, "can't connect");
-                        self.line.failed(why);
+                        self.line.failed(number, why);
                     }
                 }
                 sleep(backoff.next()).await;
@@ -88,6 +88,7 @@ impl Link {
             () = closed.cancelled() => {}
             () = running => {}
         }
+        self.line.close();
     }
 
     async fn open(&self, number: u64) -> Result<Open, String> {
@@ -113,9 +114,10 @@ impl Link {
         Ok(open)
     }
 
-    /// Reads answers until the stream breaks or another should take its place; then what is left is read beside it.
-    async fn read_until_replaced(&self, open: Open) {
-        if let Ended::Draining(open) = read(&self.line, open).await {
+    /// Reads answers until the stream breaks or another should take its place (`true`); then what is left is read beside it.
+    async fn read_until_replaced(&self, open: Open) -> bool {
+        let ended = read(&self.line, open).await;
+        if let Ended::Draining(open) = ended {
             let (line, closed) = (self.line.clone(), self.closed.clone());
             tokio::spawn(async move {
                 let reading = async {
@@ -131,7 +133,9 @@ impl Link {
                     () = reading => {}
                 }
             });
+            return true;
         }
+        false
     }
 }
 

@@ -38,7 +38,7 @@ pub trait TierHandler: Clone + Send + Sync + 'static {
 /// Limits of a stream of calls.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
-    /// Calls under way at once on one stream; while there are as many, no more are read.
+    /// Calls under way at once on one stream. As many more are read and wait; then reading stops until there is room.
     pub max_in_flight: usize,
     /// After this (a tenth less, to a tenth more) a stream is drained, so that its caller connects again and load spreads;
     /// `None`: never.

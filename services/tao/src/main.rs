@@ -1,5 +1,6 @@
 //! tao: a distributed social-graph store. One program: each tier, all of them in one process, and commands for data.
 
+mod load;
 mod roles;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Leader(roles::LeaderArgs),
     /// Run a follower: the tier that clients talk to
     Follower(roles::FollowerArgs),
+    /// Load an edge list into a running store
+    Load(load::LoadArgs),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,12 @@ fn main() -> ExitCode {
         Command::Shard(args) => roles::shard(args),
         Command::Leader(args) => roles::leader(args),
         Command::Follower(args) => roles::follower(args),
+        Command::Load(args) => match load::load(&args) {
+            Ok(load::Ended::Complete) => Ok(()),
+            // As shells report a program that SIGINT ended.
+            Ok(load::Ended::Interrupted) => return ExitCode::from(130),
+            Err(error) => Err(error),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,8 +18,10 @@ pub struct Deployment {
 fn tier(args: &[&str]) -> Result<(Process, String)> {
     let (role, rest) = args.split_first().context("a role")?;
     let args = [&[*role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], rest].concat();
+    let front = if *role == "dev" { "follower" } else { role };
+    let listening = format!("listening for gRPC tier=\"{front}\"");
     let mut process = Process::spawn(built_program("tao")?, &args, &[])?;
-    let line = process.wait_line("listening for gRPC", START_WITHIN)?;
+    let line = process.wait_line(&listening, START_WITHIN)?;
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("an address")?;
     Ok((process, address.to_owned()))
 }

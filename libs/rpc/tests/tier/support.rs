@@ -100,7 +100,6 @@ pub fn ids_in(reply: TierReply) -> Vec<i64> {
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
-    pub workers: Arc<Workers>,
     shutdown: ShutdownTrigger,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -123,11 +122,8 @@ impl Server {
     async fn serve(routes: Routes, drain: Drain, shutdown: ShutdownTrigger, begun: Shutdown, workers: Workers) -> Self {
         let listener = TcpAcceptor::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let workers = Arc::new(workers);
-        let serving = workers.clone();
-        let task =
-            tokio::spawn(async move { serve(listener, &serving, routes, ServeOptions::default(), begun).await });
-        Self { address, drain, workers, shutdown, task }
+        let task = tokio::spawn(async move { serve(listener, &workers, routes, ServeOptions::default(), begun).await });
+        Self { address, drain, shutdown, task }
     }
 
     /// Ends politely; returns when all that was under way is done.

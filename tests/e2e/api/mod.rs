@@ -1,10 +1,9 @@
 //! The API suite over real gRPC, on SQLite without Redis (`tao dev`) and on PostgreSQL with Redis (four processes, two followers).
 
 mod bad_input;
-mod cluster;
 mod suite;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 
 /// Runs every case of the suite against one cluster, started once.
 async fn run(cluster: Cluster) {
@@ -43,7 +42,7 @@ async fn run(cluster: Cluster) {
         suite::concurrent_writers_keep_counts,
         bad_input::ids,
         bad_input::types,
-        bad_input::data,
+        bad_input::data_limits,
         bad_input::lists,
         bad_input::updates,
         bad_input::options,

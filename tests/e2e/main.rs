@@ -1,0 +1,7 @@
+//! The real program, end to end: real processes, sockets, PostgreSQL, Redis and grpcurl.
+
+mod api;
+mod cluster;
+mod faults;
+mod graph;
+mod grpcurl;
