@@ -169,7 +169,7 @@ impl<U: Upstream> Shared<U> {
         context: &U::Context,
     ) -> Result<Fresh<Entry>> {
         if !goes_past
-            && let Some(found) = self.from_redis(key, newest, floor).await
+            && let Some(found) = self.look_into_redis(key, newest, floor).await
         {
             return Ok(found);
         }
@@ -196,7 +196,7 @@ impl<U: Upstream> Shared<U> {
     }
 
     /// Rule 8: a value of Redis is believed only under rule 4, tested after it arrived.
-    async fn from_redis(&self, key: Key, newest: usize, floor: Position) -> Option<Fresh<Entry>> {
+    async fn look_into_redis(&self, key: Key, newest: usize, floor: Position) -> Option<Fresh<Entry>> {
         let redis = self.redis.as_ref()?;
         let (stored, entry) = redis.get(key).await?;
         // Before the test: what is applied by then is remembered by then.

@@ -205,13 +205,28 @@ impl Line {
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// The client is gone, and with it all who could wait. Requests must end too, or they would hold their connections.
+    /// Nobody connects any more: the client is gone, or the runtime that it lived on. Requests must end too, or they would hold
+    /// their connections.
     pub(crate) fn close(&self) {
+        let why = "the client was closed";
         let mut state = self.state.lock();
         (state.stream, state.open, state.abandoned) = (u64::MAX, false, u64::MAX);
+        state.queue.clear();
+        state.queued_bytes = 0;
+        let lost: Vec<_> = state.waiting.drain().map(|(_, waiting)| waiting).collect();
         let wakers = std::mem::take(&mut state.wakers);
+        self.closed.send_replace(Some(why.to_owned()));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        self.fail(lost, why);
+    }
+
+    fn fail(&self, lost: Vec<Waiting>, why: &str) {
+        for waiting in lost {
+            let not_applied = waiting.sent_by == 0 || !waiting.is_write;
+            // Whoever gave up meanwhile needs no answer.
+            let _ = waiting.answer.send(Err(self.unreachable(why, not_applied)));
+        }
     }
 
     /// A stream's server asked for no more calls. What has been queued still goes there: it promised to answer it.
@@ -247,11 +262,7 @@ impl Line {
             lost.push(waiting);
         }
         drop(state);
-        for waiting in lost {
-            let not_applied = waiting.sent_by == 0 || !waiting.is_write;
-            // Whoever gave up meanwhile needs no answer.
-            let _ = waiting.answer.send(Err(self.unreachable(why, not_applied)));
-        }
+        self.fail(lost, why);
     }
 
     /// Hands answers to those who wait for them. Others are of calls that were given up.

@@ -39,11 +39,12 @@ struct Open {
     _channel: Channel,
 }
 
-/// Why reading ended.
-enum Ended {
-    /// The server asked for no more calls; answers are still to come.
-    Draining(Open),
-    Broken,
+struct Closing(Arc<Line>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Link {
@@ -65,6 +66,8 @@ impl Link {
         let mut backoff = Backoff::new();
         let mut number = 0;
         let closed = self.closed.clone();
+        // However this ends, also by the end of its runtime.
+        let _closing = Closing(self.line.clone());
         let running = async {
             loop {
                 number += 1;
@@ -88,7 +91,6 @@ impl Link {
             () = closed.cancelled() => {}
             () = running => {}
         }
-        self.line.close();
     }
 
     async fn open(&self, number: u64) -> Result<Open, String> {
@@ -116,16 +118,14 @@ impl Link {
 
     /// Reads answers until the stream breaks or another should take its place (`true`); then what is left is read beside it.
     async fn read_until_replaced(&self, open: Open) -> bool {
-        let ended = read(&self.line, open).await;
-        if let Ended::Draining(open) = ended {
+        let mut draining = read(&self.line, open).await;
+        let is_draining = draining.is_some();
+        if is_draining {
             let (line, closed) = (self.line.clone(), self.closed.clone());
             tokio::spawn(async move {
                 let reading = async {
-                    let mut rest = Some(open);
-                    while let Some(open) = rest.take() {
-                        if let Ended::Draining(open) = read(&line, open).await {
-                            rest = Some(open);
-                        }
+                    while let Some(open) = draining.take() {
+                        draining = read(&line, open).await;
                     }
                 };
                 tokio::select! {
@@ -133,13 +133,13 @@ impl Link {
                     () = reading => {}
                 }
             });
-            return true;
         }
-        false
+        is_draining
     }
 }
 
-async fn read(line: &Line, mut open: Open) -> Ended {
+/// Reads answers until the stream ends, or its server asks for no more calls: then the rest is still to be read.
+async fn read(line: &Line, mut open: Open) -> Option<Open> {
     loop {
         let why = match open.responses.message().await {
             Ok(Some(response)) => {
@@ -147,7 +147,7 @@ async fn read(line: &Line, mut open: Open) -> Ended {
                 if response.draining {
                     tracing::debug!(peer = line.peer(), stream = open.number, "draining");
                     line.draining(open.number);
-                    return Ended::Draining(open);
+                    return Some(open);
                 }
                 continue;
             }
@@ -156,7 +156,7 @@ async fn read(line: &Line, mut open: Open) -> Ended {
         };
         tracing::debug!(peer = line.peer(), stream = open.number, why, "stream ended");
         line.ended(open.number, &why);
-        return Ended::Broken;
+        return None;
     }
 }
 

@@ -102,7 +102,7 @@ pub async fn serve<L: Listener>(
                 }));
             }
             Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection broke before it was accepted")
+                tracing::debug!(%error, "a connection broke before it was accepted");
             }
             Err(error) if is_of_the_listener(&error) => break Some(error),
             Err(error) => {

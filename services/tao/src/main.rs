@@ -34,7 +34,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Dev(args) => roles::dev(args),
+        Command::Dev(args) => roles::dev(&args),
         Command::Shard(args) => roles::shard(args),
         Command::Leader(args) => roles::leader(args),
         Command::Follower(args) => roles::follower(args),

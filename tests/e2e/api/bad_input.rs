@@ -28,7 +28,7 @@ fn reason(status: &Status) -> String {
 
 /// An id that no generator has reached: a year ahead.
 fn never_allocated(id: i64) -> i64 {
-    id + (365 * 24 * 3_600_000 << 22)
+    id + ((365 * 24 * 3_600_000) << 22)
 }
 
 pub async fn ids(mut a: Graph, _b: Graph) {

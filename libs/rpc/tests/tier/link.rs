@@ -6,6 +6,7 @@ use futures::future::join_all;
 use tao_model::Error;
 use tao_proto::internal::{EdgesRead, ExchangeResponse, Reply};
 use tao_rpc::{CallContext, LinkOptions, Op, TierClient};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -305,4 +306,53 @@ async fn several_connections_share_the_calls() {
         } => {}
     }
     drop(again);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = LinkOptions {
+        connect_timeout: Duration::from_millis(50),
+        connect_wait: Duration::from_millis(500),
+        ..LinkOptions::default()
+    };
+    let client = TierClient::new(&listener.local_addr().unwrap().to_string(), options).unwrap();
+    let context = soon();
+    let (answer, ()) = tokio::join!(client.call(&context, write()), async {
+        // Its connection is closed, not forgotten.
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut all = Vec::new();
+        let _ = connection.read_to_end(&mut all).await;
+        drop(listener);
+    });
+    assert!(matches!(answer.unwrap_err(), Error::Unavailable { not_applied: true, .. }));
+}
+
+#[test]
+fn a_client_whose_runtime_has_ended_says_so() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (server_runtime, client_runtime) = (runtime(), runtime());
+    let mut server = server_runtime.block_on(RawServer::start());
+    let options = LinkOptions {
+        runtime: Some(client_runtime.handle().clone()),
+        connect_wait: Duration::from_millis(50),
+        ..LinkOptions::default()
+    };
+    let client = TierClient::new(&server.address.to_string(), options).unwrap();
+    server_runtime.block_on(async {
+        let mut stream = server.stream().await;
+        let waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.call(&soon(), write()).await }
+        });
+        stream.calls().await;
+        client_runtime.shutdown_background();
+        for (answer, expected) in [(waiting.await.unwrap(), false), (client.call(&soon(), write()).await, true)] {
+            match answer.unwrap_err() {
+                Error::Unavailable { not_applied, .. } => assert_eq!(not_applied, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(client.subscribe("me").await.is_err());
+    });
 }

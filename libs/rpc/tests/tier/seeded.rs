@@ -44,7 +44,10 @@ async fn handle(id: i64) -> tao_model::Result<tao_rpc::TierReply> {
 
 #[test]
 fn every_call_gets_its_own_answer() {
-    let seed = std::env::var("TAO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    let seed = std::env::var("TAO_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!("run again with TAO_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {

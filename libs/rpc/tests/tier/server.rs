@@ -19,7 +19,10 @@ async fn answers_that_are_ready_together_travel_together() {
     let response = caller.next().await;
     assert_eq!(response.replies.len(), 100);
     for reply in response.replies {
-        assert_eq!(reply, Reply { as_of: Some(tao_model::Position::new(1, 2).into()), ..raw_reply(reply.seq, reply.seq as i64) });
+        assert_eq!(
+            reply,
+            Reply { as_of: Some(tao_model::Position::new(1, 2).into()), ..raw_reply(reply.seq, reply.seq as i64) }
+        );
     }
 }
 
@@ -142,7 +145,8 @@ async fn malformed_calls_are_answered_and_the_stream_goes_on() {
 async fn bytes_that_are_no_message_end_their_stream_only() {
     let server = Server::start(Handler::echo(), ServerLimits::default()).await;
     let mut good = RawCaller::connect(&server).await;
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();
     // A `Vec<u8>` is encoded as field 1, which is where calls are.

@@ -13,7 +13,9 @@ use tao_proto::internal;
 use tao_proto::internal::tier_service_client::TierServiceClient;
 use tao_proto::internal::tier_service_server::{TierService, TierServiceServer};
 use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
-use tao_rpc::{CallContext, Drain, LinkOptions, Op, ReplyBody, ServerLimits, TierClient, TierHandler, TierReply, tier_server};
+use tao_rpc::{
+    CallContext, Drain, LinkOptions, Op, ReplyBody, ServerLimits, TierClient, TierHandler, TierReply, tier_server,
+};
 use tao_runtime::{Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -128,8 +130,10 @@ impl Server {
 
     /// Ends politely; returns when all that was under way is done.
     pub async fn stop(self) {
+        let began = std::time::Instant::now();
         self.shutdown.trigger();
         self.task.await.unwrap().unwrap();
+        assert!(began.elapsed() < ServeOptions::default().drain_timeout, "somebody held a connection");
     }
 
     /// Drops every connection.
@@ -159,8 +163,10 @@ pub struct RawCaller {
 
 impl RawCaller {
     pub async fn connect(server: &Server) -> Self {
-        let mut client =
-            TierServiceClient::connect(format!("http://{}", server.address)).await.unwrap().max_decoding_message_size(16 << 20);
+        let mut client = TierServiceClient::connect(format!("http://{}", server.address))
+            .await
+            .unwrap()
+            .max_decoding_message_size(16 << 20);
         let (send, requests) = mpsc::unbounded_channel();
         let responses = client.exchange(UnboundedReceiverStream::new(requests)).await.unwrap().into_inner();
         Self { send: Some(send), responses }
@@ -243,9 +249,10 @@ impl RawServer {
         let address = listener.local_addr().unwrap();
         let (shutdown, begun) = Shutdown::new();
         let routes = Routes::new(TierServiceServer::new(RawService { opened }).max_decoding_message_size(16 << 20));
-        let task = tokio::spawn(async move {
-            serve(listener, &Workers::inline(), routes, ServeOptions::default(), begun).await
-        });
+        let task =
+            tokio::spawn(
+                async move { serve(listener, &Workers::inline(), routes, ServeOptions::default(), begun).await },
+            );
         Self { address, streams, task, _shutdown: shutdown }
     }
 
@@ -273,7 +280,9 @@ impl TierService for RawService {
         request: Request<Streaming<ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (send, responses) = mpsc::unbounded_channel();
-        self.opened.send(RawStream { requests: request.into_inner(), send }).map_err(|_| Status::aborted("test ended"))?;
+        self.opened
+            .send(RawStream { requests: request.into_inner(), send })
+            .map_err(|_| Status::aborted("test ended"))?;
         Ok(Response::new(UnboundedReceiverStream::new(responses)))
     }
 

@@ -47,12 +47,12 @@ impl DevArgs {
         let shard = tao_shard::config::Options { listen: Some(any), store: Some(store), ..Default::default() };
         let leader = tao_leader::config::Options {
             listen: Some(any),
-            cache_size: Some(self.cache_size.clone()),
+            cache_size: Some(self.cache_size),
             ..Default::default()
         };
         let follower = tao_follower::config::Options {
             listen: Some(self.listen),
-            cache_size: Some(self.cache_size.clone()),
+            cache_size: Some(self.cache_size),
             ..Default::default()
         };
         Ok(Tiers { listen: self.listen, shard: shard.check()?, leader: leader.check()?, follower: follower.check()? })
@@ -60,7 +60,7 @@ impl DevArgs {
 }
 
 /// Runs all tiers.
-pub fn dev(args: DevArgs) -> Result<()> {
+pub fn dev(args: &DevArgs) -> Result<()> {
     let (common, tiers) = args.common.clone().check("tao-dev", |_| args.tiers())?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("can't make the folder {}", args.data.display()))?;
     let sample = (!args.no_sample).then(|| args.data.join("sample.json"));

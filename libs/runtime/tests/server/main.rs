@@ -1,0 +1,9 @@
+//! A server's life, over loopback sockets.
+
+mod admin;
+mod connections;
+mod drain;
+mod health;
+mod service;
+mod signals;
+mod traces;
