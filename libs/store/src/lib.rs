@@ -3,6 +3,8 @@
 
 mod backend;
 mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod edges;
 mod feed;
 mod lane;
