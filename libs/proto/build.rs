@@ -17,17 +17,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, [&root])?;
 
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .build_server(true)
-        .bytes(".")
-        .btree_map(".")
-        .compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure().build_server(true).bytes(".").btree_map(".").compile_fds(descriptors.clone())?;
 
     let server = out.join("server");
     std::fs::create_dir_all(&server)?;
     let mut public = descriptors;
     public.file.retain(|f| f.package() != "tao.internal.v1");
-    let mut builder = tonic_prost_build::configure().out_dir(&server).build_client(false).extern_path(".tao.v1", "crate::v1");
+    let mut builder =
+        tonic_prost_build::configure().out_dir(&server).build_client(false).extern_path(".tao.v1", "crate::v1");
     let methods = public.file.iter().flat_map(|f| &f.service).flat_map(|s| &s.method);
     let answers: BTreeSet<String> = methods.map(|m| m.output_type().to_owned()).collect();
     for answer in answers {

@@ -26,7 +26,8 @@ fn inputs() -> Vec<Input> {
     let small = repository().join("examples/graphs/reading-circle.txt");
     let mut inputs = vec![Input { path: small, atype: "messaged", inverse: "messaged_by", undirected: false }];
     if let Some(folder) = std::env::var_os("TAO_GRAPH_DATA").map(PathBuf::from) {
-        let large = |name: &str, atype, inverse, undirected| Input { path: folder.join(name), atype, inverse, undirected };
+        let large =
+            |name: &str, atype, inverse, undirected| Input { path: folder.join(name), atype, inverse, undirected };
         inputs.push(large("CollegeMsg.txt", "messaged", "messaged_by", false));
         inputs.push(large("facebook_combined.txt", "friend", "friend", true));
     }
@@ -45,7 +46,9 @@ fn recount(input: &Input) -> Recount {
     let mut newest: HashMap<(u64, u64), i64> = HashMap::new();
     for line in std::fs::read_to_string(&input.path).expect("the graph is there").lines() {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let (Some(Ok(a)), Some(Ok(b))) = (fields.first().map(|f| f.parse()), fields.get(1).map(|f| f.parse())) else { continue };
+        let (Some(Ok(a)), Some(Ok(b))) = (fields.first().map(|f| f.parse()), fields.get(1).map(|f| f.parse())) else {
+            continue;
+        };
         let time = fields.get(2).map_or(0, |t| t.parse().expect("a time"));
         if a == b {
             continue;
@@ -91,7 +94,8 @@ async fn check(cluster: &Cluster, input: &Input) {
     let (map, state) = (folder.join("map"), folder.join("state"));
     let (path, address) = (input.path.to_string_lossy(), cluster.address(0));
     let (map_arg, state_arg) = (map.to_string_lossy(), state.to_string_lossy());
-    let mut args = vec!["load", &path, "--type", input.atype, "--address", address, "--map", &map_arg, "--state", &state_arg];
+    let mut args =
+        vec!["load", &path, "--type", input.atype, "--address", address, "--map", &map_arg, "--state", &state_arg];
     args.extend(["--output", "json"]);
     if input.undirected {
         args.push("--undirected");

@@ -23,7 +23,9 @@ async fn a_first_session_survives_a_restart() {
         assert!(services.contains(service), "{services}");
     }
     assert!(!services.contains("tao.internal"), "{services}");
-    assert!(grpcurl(["-plaintext", &address, "describe", "tao.v1.AssocRangeRequest"]).unwrap().contains("with_objects"));
+    assert!(
+        grpcurl(["-plaintext", &address, "describe", "tao.v1.AssocRangeRequest"]).unwrap().contains("with_objects")
+    );
     let health = grpcurl(["-plaintext", &address, "grpc.health.v1.Health/Check"]).unwrap();
     assert!(health.contains("SERVING"), "{health}");
 
@@ -58,6 +60,9 @@ async fn every_tier_is_described_and_healthy() {
     for address in [&shard, &leader] {
         crate::cluster::ready(address).await;
         let services = grpcurl(["-plaintext", address, "list"]).unwrap();
-        assert!(services.contains("tao.internal.v1.TierService") && services.contains("grpc.health.v1.Health"), "{services}");
+        assert!(
+            services.contains("tao.internal.v1.TierService") && services.contains("grpc.health.v1.Health"),
+            "{services}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod commands;
 mod faults;
 mod graph;
 mod grpcurl;

@@ -176,7 +176,11 @@ mod tests {
                 let (n, late) = (calls.fetch_add(1, Ordering::SeqCst), late.clone());
                 async move {
                     late.acquire().await.unwrap().forget();
-                    if n == 0 { Err(Error::DeadlineExceeded { not_applied: true }) } else { Ok(Fresh { as_of: at(1), value: Entry::Object(None) }) }
+                    if n == 0 {
+                        Err(Error::DeadlineExceeded { not_applied: true })
+                    } else {
+                        Ok(Fresh { as_of: at(1), value: Entry::Object(None) })
+                    }
                 }
             })
         };

@@ -89,7 +89,8 @@ impl CachedList {
             let is_inside = (at..self.index.len()).any(|n| kept(&n));
             (is_inside || known_to_end).then_some((at, edge))
         });
-        let mut list = Builder::with_capacity(self.edges.len() + place.map_or(0, |(_, e)| e.len() + 8), self.index.len() + 1);
+        let mut list =
+            Builder::with_capacity(self.edges.len() + place.map_or(0, |(_, e)| e.len() + 8), self.index.len() + 1);
         for n in 0..=self.index.len() {
             if let Some((at, edge)) = place
                 && at == n
@@ -196,7 +197,8 @@ mod tests {
         let list = cached(&all, usize::MAX);
         assert!(list.is_complete());
         let newer = edge(9_000, 7_000);
-        let list = list.with_delta(6_001, &ListDelta::Put(EdgeKey { time: 9_000, id2: newer.id2 }, encode_edge(&newer)));
+        let list =
+            list.with_delta(6_001, &ListDelta::Put(EdgeKey { time: 9_000, id2: newer.id2 }, encode_edge(&newer)));
         assert_eq!((list.len(), list.is_complete(), list.index()[0].key.time), (6_000, false, 9_000));
     }
 

@@ -137,7 +137,8 @@ impl<U: Upstream> CachedReader<U> {
                 Lookup::Miss(floor) => floor,
             }
         };
-        metrics::counter!("tao_cache_misses_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind).increment(1);
+        metrics::counter!("tao_cache_misses_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind)
+            .increment(1);
         let fetched = if newest == 0 { 0 } else { newest.next_power_of_two().clamp(MIN_FETCHED, MAX_LIMIT) };
         let deadline = U::deadline(&read.context);
         let start = || {
@@ -146,9 +147,8 @@ impl<U: Upstream> CachedReader<U> {
             async move { shared.fetch(key, fetched, floor, mode, goes_past, &context).await }
         };
         // A flight that began earlier may have read before what this caller must see, which no floor tells here.
-        let answer = async {
-            if goes_past { start().await } else { self.flights.fly(key, fetched, floor, start).await }
-        };
+        let answer =
+            async { if goes_past { start().await } else { self.flights.fly(key, fetched, floor, start).await } };
         timeout_at(deadline, answer).await.unwrap_or(Err(Error::DeadlineExceeded { not_applied: true }))
     }
 }
@@ -168,9 +168,7 @@ impl<U: Upstream> Shared<U> {
         goes_past: bool,
         context: &U::Context,
     ) -> Result<Fresh<Entry>> {
-        if !goes_past
-            && let Some(found) = self.look_into_redis(key, newest, floor).await
-        {
+        if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor).await {
             return Ok(found);
         }
         let Fresh { as_of, value } = match key {

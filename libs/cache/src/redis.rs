@@ -100,11 +100,13 @@ impl RedisCache {
 
     fn name(&self, key: Key) -> Option<Vec<u8>> {
         let cluster = self.cluster.get()?;
-        Some(match key {
-            Key::Object(id) => format!("tao:{VERSION}:{cluster}:o:{id}"),
-            Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:l:{id1}:{atype}"),
-        }
-        .into_bytes())
+        Some(
+            match key {
+                Key::Object(id) => format!("tao:{VERSION}:{cluster}:o:{id}"),
+                Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:l:{id1}:{atype}"),
+            }
+            .into_bytes(),
+        )
     }
 
     /// A value, and the position that it says it is of. Nothing when Redis has none, is slow, or is down.
@@ -231,7 +233,8 @@ fn decode(key: Key, raw: Vec<u8>) -> Option<(Position, Entry)> {
     if head[0] != VERSION {
         return None;
     }
-    let position = Position::new(u64::from_be_bytes(head[1..9].try_into().ok()?), u64::from_be_bytes(head[9..].try_into().ok()?));
+    let position =
+        Position::new(u64::from_be_bytes(head[1..9].try_into().ok()?), u64::from_be_bytes(head[9..].try_into().ok()?));
     let (kind, content) = rest.split_first()?;
     let entry = match (key, *kind) {
         (Key::Object(_), KIND_ABSENT) if content.is_empty() => Entry::Object(None),
@@ -257,7 +260,9 @@ mod tests {
         let (object, list) = (Key::Object(id), Key::List(id, TypeId(1)));
         let at = Position::new(7, 9);
         let one = Entry::List(Arc::new(CachedList::from_encoded(3, Bytes::new()).unwrap()));
-        for (key, entry) in [(object, Entry::Object(None)), (object, Entry::Object(Some(Bytes::from_static(b"x")))), (list, one)] {
+        for (key, entry) in
+            [(object, Entry::Object(None)), (object, Entry::Object(Some(Bytes::from_static(b"x")))), (list, one)]
+        {
             let raw = encode(at, &entry);
             assert_eq!(decode(key, raw.clone()), Some((at, entry)));
             let other = if key == object { list } else { object };

@@ -35,7 +35,8 @@ pub fn cluster_info(start: &internal::Start) -> Result<ClusterInfo> {
     let broken = |why: String| Error::Internal { what: format!("the change stream's start can't be read: {why}") };
     let cluster = <[u8; 16]>::try_from(&start.cluster[..]).map_err(|_| broken("no cluster id".to_owned()))?;
     let bits = |raw: u32| u8::try_from(raw).map_err(|_| broken(format!("{raw} bits")));
-    let layout = IdLayout::new(bits(start.time_bits)?, bits(start.shard_bits)?, bits(start.sequence_bits)?, start.shards);
+    let layout =
+        IdLayout::new(bits(start.time_bits)?, bits(start.shard_bits)?, bits(start.sequence_bits)?, start.shards);
     Ok(ClusterInfo { cluster: ClusterId(cluster), log: LogId(start.log), layout: layout.map_err(broken)? })
 }
 

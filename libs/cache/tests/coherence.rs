@@ -94,7 +94,7 @@ impl Model {
                 let id2 = i64::from(b % 5) + 10;
                 let had = edges.len();
                 edges.retain(|(_, other)| *other != id2);
-                let delta = if c % 4 == 0 && edges.len() < had {
+                let delta = if c.is_multiple_of(4) && edges.len() < had {
                     ListDelta::Remove(id(id2))
                 } else {
                     let time = u32::from(c % 7);
@@ -107,7 +107,7 @@ impl Model {
                 (State::List(edges), ChangeKind::List { id1, atype, prev, count, delta })
             }
             (Key::Object(object), _) => {
-                let version = (c % 5 != 0).then_some(self.next);
+                let version = (!c.is_multiple_of(5)).then_some(self.next);
                 let encoded = version.map(|v| Bytes::copy_from_slice(&v.to_be_bytes()));
                 (State::Object(version), ChangeKind::Object(object, encoded))
             }
@@ -237,18 +237,22 @@ impl World {
             6 | 7 => self.ask(f, key, usize::from(c % 4) * 2),
             8 | 9 => self.deliver(usize::from(a), c & 1 == 1),
             10 => self.ask_redis(f, key),
-            11 => drop((!self.messages.is_empty()).then(|| self.messages.swap_remove(usize::from(a) % self.messages.len()))),
+            11 => drop(
+                (!self.messages.is_empty()).then(|| self.messages.swap_remove(usize::from(a) % self.messages.len())),
+            ),
             12 => match c % 4 {
                 0 => self.leader.cache.evict(&key),
                 1 => self.followers[f].cache.evict(&key),
                 2 => drop(self.redis.remove(&key)),
                 _ => {
-                    if let Some((key, as_of, entry)) = self.old_redis.get(usize::from(a) % self.old_redis.len().max(1)).cloned() {
+                    if let Some((key, as_of, entry)) =
+                        self.old_redis.get(usize::from(a) % self.old_redis.len().max(1)).cloned()
+                    {
                         self.redis.insert(key, (as_of, entry));
                     }
                 }
             },
-            13 if c % 8 == 0 => self.restore(usize::from(a % 4)),
+            13 if c.is_multiple_of(8) => self.restore(usize::from(a % 4)),
             13 if c % 8 == 1 => self.break_leader(),
             13 if c % 8 < 4 => self.break_follower(f),
             _ => return self.read(f, key, c),
@@ -289,7 +293,8 @@ impl World {
             return self.break_leader();
         }
         let changes = self.after(self.leader.sent, usize::from(a % 4) + 1, self.model.head);
-        send(&mut self.leader, changes, self.mutation == Some(Mutation::GapIgnored) && c % 4 == 0).expect("gapless");
+        send(&mut self.leader, changes, self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4))
+            .expect("gapless");
     }
 
     fn stream_to_follower(&mut self, f: usize, a: u8, c: u8) -> Check {
@@ -307,7 +312,7 @@ impl World {
             self.break_follower(f);
             return Ok(());
         }
-        let skips = self.mutation == Some(Mutation::GapIgnored) && c % 4 == 0;
+        let skips = self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4);
         send(&mut self.followers[f], changes, skips).map_err(|gap| gap.to_string())
     }
 
@@ -366,7 +371,8 @@ impl World {
             Message::Fill { to, key, as_of, entry } => {
                 let cache = &self.followers[*to].cache;
                 let is_late = self.mutation == Some(Mutation::LateFillBelieved);
-                let claimed = if is_late { (*as_of).max(cache.floor(key, cache.applied().unwrap_or_default())) } else { *as_of };
+                let claimed =
+                    if is_late { (*as_of).max(cache.floor(key, cache.applied().unwrap_or_default())) } else { *as_of };
                 if cache.fill(*key, claimed, entry.clone()) {
                     self.set_redis(*key, claimed, entry.clone());
                 }
@@ -401,10 +407,10 @@ impl World {
 
     /// The script of rule 8.
     fn set_redis(&mut self, key: Key, as_of: Position, entry: Entry) {
-        if self.redis.get(&key).is_none_or(|(there, _)| *there < as_of) {
-            if let Some((there, old)) = self.redis.insert(key, (as_of, entry)) {
-                self.old_redis.push((key, there, old));
-            }
+        if self.redis.get(&key).is_none_or(|(there, _)| *there < as_of)
+            && let Some((there, old)) = self.redis.insert(key, (as_of, entry))
+        {
+            self.old_redis.push((key, there, old));
         }
     }
 
@@ -455,7 +461,9 @@ impl World {
             }
         }
         for key in keys() {
-            for (name, tier) in [("leader", &self.leader), ("follower 0", &self.followers[0]), ("follower 1", &self.followers[1])] {
+            for (name, tier) in
+                [("leader", &self.leader), ("follower 0", &self.followers[0]), ("follower 1", &self.followers[1])]
+            {
                 let Lookup::Hit(entry, _) = tier.cache.lookup(&key, 0, Position::ZERO) else { continue };
                 let truth = self.model.state_at(&key, self.model.head);
                 if !is_view(&entry, truth) {
@@ -526,8 +534,15 @@ fn every_rule_that_is_switched_off_is_caught() {
         Mutation::AnswerNotApplied,
         Mutation::OnePositionACommit,
     ] {
-        let config = Config { cases: 20_000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), max_shrink_iters: 0, ..Config::default() };
-        let outcome = TestRunner::new(config).run(&steps(), |steps| history(&steps, Some(mutation)).map_err(TestCaseError::fail));
+        let config = Config {
+            cases: 20_000,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            max_shrink_iters: 0,
+            ..Config::default()
+        };
+        let outcome =
+            TestRunner::new(config).run(&steps(), |steps| history(&steps, Some(mutation)).map_err(TestCaseError::fail));
         assert!(outcome.is_err(), "{mutation:?} was not caught");
     }
 }

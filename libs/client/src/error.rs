@@ -57,7 +57,8 @@ impl From<Status> for ClientError {
         let info = status.get_details_error_info();
         let said = |key: &str| info.as_ref().and_then(|i| i.metadata.get(key)).map(|v| v == "true");
         // A transport that fails says nothing of a write: it may have arrived.
-        let is_transport = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
+        let is_transport =
+            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
         let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
         Self::Call {
             code: status.code(),

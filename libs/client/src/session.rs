@@ -301,7 +301,10 @@ mod tests {
                 status.metadata_mut().insert(SESSION_TOKEN, token(2, 7).parse().unwrap());
                 return Err(status);
             }
-            Ok(Response::new(Answer::encode(&v1::ObjectGetResponse { session_token: token(1, 5), ..Default::default() })))
+            Ok(Response::new(Answer::encode(&v1::ObjectGetResponse {
+                session_token: token(1, 5),
+                ..Default::default()
+            })))
         }
 
         async fn object_add(&self, _: Request<v1::ObjectAddRequest>) -> Result<Response<Answer>, Status> {

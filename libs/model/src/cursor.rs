@@ -46,7 +46,10 @@ impl Cursor {
         if cursor.id1 == id1 && cursor.atype == atype {
             Ok(cursor)
         } else {
-            Err(Error::invalid("cursor", "of another list: a cursor goes on with the id1 and type that it was made for"))
+            Err(Error::invalid(
+                "cursor",
+                "of another list: a cursor goes on with the id1 and type that it was made for",
+            ))
         }
     }
 

@@ -117,7 +117,9 @@ pub enum Error {
     #[error("the session token was made by another cluster: start a new session")]
     TokenOtherCluster,
     /// The token has seen a history that was undone.
-    #[error("history was undone: the session has seen position {seen}, and the log began anew at epoch {epoch}; start a new session")]
+    #[error(
+        "history was undone: the session has seen position {seen}, and the log began anew at epoch {epoch}; start a new session"
+    )]
     HistoryUndone {
         /// The token's.
         seen: Position,
@@ -125,7 +127,9 @@ pub enum Error {
         epoch: u64,
     },
     /// The token has seen what the log's owner doesn't know.
-    #[error("the session token is from the future: it has seen position {seen}, and the log ends at {head}; start a new session")]
+    #[error(
+        "the session token is from the future: it has seen position {seen}, and the log ends at {head}; start a new session"
+    )]
     TokenFromFuture {
         /// The token's.
         seen: Position,
@@ -230,7 +234,10 @@ impl Error {
     /// with an idempotency key.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Overloaded { .. } | Self::DeadlineExceeded { .. } | Self::WrongShard { .. } => true,
+            Self::Unavailable { .. }
+            | Self::Overloaded { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::WrongShard { .. } => true,
             Self::InvalidArgument { .. }
             | Self::NotFound { .. }
             | Self::AlreadyExists { .. }

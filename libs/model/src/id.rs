@@ -208,7 +208,9 @@ impl IdGenerator {
 impl From<NoId> for Error {
     fn from(no: NoId) -> Self {
         match no {
-            NoId::Wait(time) => Self::Overloaded { what: "ids of this millisecond are spent".to_owned(), retry_after: time },
+            NoId::Wait(time) => {
+                Self::Overloaded { what: "ids of this millisecond are spent".to_owned(), retry_after: time }
+            }
             NoId::EndOfTime => Self::Internal { what: "the id layout's time is used up".to_owned() },
         }
     }

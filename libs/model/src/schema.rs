@@ -85,7 +85,8 @@ impl Schema {
             let number = TypeId(entry.number);
             let object = ObjectType { number, name: entry.name.clone() };
             if schema.objects.insert(number, object).is_some() {
-                problems.push(format!("object {:?}: number {} is taken by another object type", entry.name, entry.number));
+                problems
+                    .push(format!("object {:?}: number {} is taken by another object type", entry.name, entry.number));
             }
             if schema.object_names.insert(entry.name.clone(), number).is_some() {
                 problems.push(format!("object {:?}: the name is taken by another object type", entry.name));
@@ -113,7 +114,8 @@ impl Schema {
             let inverse = entry.inverse.as_ref().and_then(|name| {
                 let other = file.association.iter().find(|other| other.name == *name);
                 match other {
-                    None => problems.push(format!("association {:?}: inverse: no association type is named {name:?}", entry.name)),
+                    None => problems
+                        .push(format!("association {:?}: inverse: no association type is named {name:?}", entry.name)),
                     Some(other) if other.inverse.as_ref() != Some(&entry.name) => problems.push(format!(
                         "association {:?}: its inverse {name:?} must name it as inverse in turn",
                         entry.name
@@ -129,7 +131,10 @@ impl Schema {
             let number = TypeId(entry.number);
             let assoc = AssocType { number, name: entry.name.clone(), inverse, from, to };
             if schema.assocs.insert(number, assoc).is_some() {
-                problems.push(format!("association {:?}: number {} is taken by another association type", entry.name, entry.number));
+                problems.push(format!(
+                    "association {:?}: number {} is taken by another association type",
+                    entry.name, entry.number
+                ));
             }
         }
         if problems.is_empty() { Ok(schema) } else { Err(problems.join("\n")) }
@@ -179,7 +184,11 @@ impl Schema {
 
 fn check_name(kind: &str, name: &str, number: u32, problems: &mut Vec<String>) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(plain) {
+    if name.is_empty()
+        || name.len() > 64
+        || !name.starts_with(|c: char| c.is_ascii_lowercase())
+        || !name.chars().all(plain)
+    {
         problems.push(format!("{kind} {name:?}: a name is 1 to 64 of a-z, 0-9 and _, and begins with a letter"));
     }
     if !(1..=65_535).contains(&number) {
@@ -228,7 +237,9 @@ mod tests {
             from = ["ghost"]
         "#;
         let error = Schema::parse(text).unwrap_err();
-        for part in ["version: 2", "\"User\": a name", "number 0", "must name it as inverse", "\"ghost\"", "number 1 is taken"] {
+        for part in
+            ["version: 2", "\"User\": a name", "number 0", "must name it as inverse", "\"ghost\"", "number 1 is taken"]
+        {
             assert!(error.contains(part), "{part:?} not in:\n{error}");
         }
         assert!(Schema::parse("version = 1\nfoo = 2").unwrap_err().contains("foo"));

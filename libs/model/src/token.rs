@@ -89,7 +89,8 @@ impl Token {
 
     /// Reads a token that a caller gave.
     pub fn decode(text: &str, cluster: ClusterId) -> Result<Self> {
-        let malformed = |why: &str| Error::invalid("session_token", format!("{why}: pass a token as an answer gave it, or none"));
+        let malformed =
+            |why: &str| Error::invalid("session_token", format!("{why}: pass a token as an answer gave it, or none"));
         if text.len() > MAX_TOKEN {
             return Err(malformed(&format!("{} bytes are more than {MAX_TOKEN}", text.len())));
         }

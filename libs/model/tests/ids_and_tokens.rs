@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use tao_model::id::{EPOCH_MS, IdParts, NoId};
-use tao_model::{ClusterId, Cursor, EdgeKey, Error, IdGenerator, IdLayout, LogId, ObjectId, Position, ShardId, Token, TypeId};
+use tao_model::{
+    ClusterId, Cursor, EdgeKey, Error, IdGenerator, IdLayout, LogId, ObjectId, Position, ShardId, Token, TypeId,
+};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 const LOG: LogId = LogId(0);

@@ -3,8 +3,8 @@
 
 use prost::Message as _;
 use tao_model::{
-    AssocRef, Change, ChangeKind, Error, ListDelta, ObjectId, ObjectUpdate, Placement, Position, Result, ShardId, TypeId, Write,
-    WriteOutcome, WriteResult,
+    AssocRef, Change, ChangeKind, Error, ListDelta, ObjectId, ObjectUpdate, Placement, Position, Result, ShardId,
+    TypeId, Write, WriteOutcome, WriteResult,
 };
 
 use crate::{data, edges, internal};
@@ -121,8 +121,12 @@ impl From<&Write> for internal::Write {
                 data: data::to_proto(data),
                 r#where: match placement {
                     Placement::Anywhere => None,
-                    Placement::Shard(shard) => Some(internal::Where { kind: Some(internal::r#where::Kind::Shard(shard.0)) }),
-                    Placement::Allocated(id) => Some(internal::Where { kind: Some(internal::r#where::Kind::Id(id.get())) }),
+                    Placement::Shard(shard) => {
+                        Some(internal::Where { kind: Some(internal::r#where::Kind::Shard(shard.0)) })
+                    }
+                    Placement::Allocated(id) => {
+                        Some(internal::Where { kind: Some(internal::r#where::Kind::Id(id.get())) })
+                    }
                 },
             }),
             Write::ObjectUpdate { id, update, expected_version } => Kind::ObjectUpdate(internal::ObjectUpdate {
@@ -132,11 +136,9 @@ impl From<&Write> for internal::Write {
                 add: update.add.clone(),
                 expected_version: *expected_version,
             }),
-            Write::ObjectUpsert { id, otype, data } => Kind::ObjectUpsert(internal::ObjectUpsert {
-                id: id.get(),
-                otype: otype.0,
-                data: data::to_proto(data),
-            }),
+            Write::ObjectUpsert { id, otype, data } => {
+                Kind::ObjectUpsert(internal::ObjectUpsert { id: id.get(), otype: otype.0, data: data::to_proto(data) })
+            }
             Write::ObjectDelete { id, expected_version } => {
                 Kind::ObjectDelete(internal::ObjectDelete { id: id.get(), expected_version: *expected_version })
             }

@@ -119,9 +119,15 @@ mod tests {
         let (list, n) = encode_list(&edges, usize::MAX);
         assert_eq!(n, 3);
         let answer = v1::AssocRangeResponse::decode(list.clone()).unwrap();
-        assert_eq!(answer.assocs.iter().map(|a| (a.id2, a.time)).collect::<Vec<_>>(), [(1 << 58, 4_294_967_295), (9, 300), (1, 0)]);
+        assert_eq!(
+            answer.assocs.iter().map(|a| (a.id2, a.time)).collect::<Vec<_>>(),
+            [(1 << 58, 4_294_967_295), (9, 300), (1, 0)]
+        );
         let index = index(&list).unwrap();
-        assert_eq!(index.iter().map(|e| e.key.id2).collect::<Vec<_>>(), edges.iter().map(|e| e.id2).collect::<Vec<_>>());
+        assert_eq!(
+            index.iter().map(|e| e.key.id2).collect::<Vec<_>>(),
+            edges.iter().map(|e| e.id2).collect::<Vec<_>>()
+        );
         let second = &index[1];
         let one = v1::AssocRangeResponse::decode(list.slice(second.start as usize..second.end as usize)).unwrap();
         assert_eq!(one.assocs, answer.assocs[1..2]);

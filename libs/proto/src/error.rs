@@ -141,17 +141,18 @@ pub fn from_peer(error: internal::Error) -> Error {
         ("HISTORY_UNDONE", [seen_epoch, lsn, epoch]) => {
             Error::HistoryUndone { seen: Position::new(*seen_epoch, *lsn), epoch: *epoch }
         }
-        ("TOKEN_FROM_FUTURE", [seen_epoch, lsn, head_epoch, head]) => Error::TokenFromFuture {
-            seen: Position::new(*seen_epoch, *lsn),
-            head: Position::new(*head_epoch, *head),
-        },
+        ("TOKEN_FROM_FUTURE", [seen_epoch, lsn, head_epoch, head]) => {
+            Error::TokenFromFuture { seen: Position::new(*seen_epoch, *lsn), head: Position::new(*head_epoch, *head) }
+        }
         ("IDEMPOTENCY_KEY_REUSED", _) => Error::IdempotencyKeyReused { key: text },
         ("DEADLINE_EXCEEDED", _) => Error::DeadlineExceeded { not_applied },
         ("CANCELLED", _) => Error::Cancelled,
         ("UNAVAILABLE", _) => Error::Unavailable { what: text, not_applied, retry_after },
         ("OVERLOADED", _) => Error::Overloaded { what: text, retry_after },
         ("INTERNAL", _) => Error::Internal { what: text },
-        (reason, _) => Error::Internal { what: format!("a peer answered with an error that this version doesn't know: {reason}") },
+        (reason, _) => {
+            Error::Internal { what: format!("a peer answered with an error that this version doesn't know: {reason}") }
+        }
     }
 }
 

@@ -110,7 +110,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault>;
     async fn list(&self, key: ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault>;
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault>;
-    async fn edges(&self, key: ListKey, id2s: &[ObjectId], times: (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault>;
+    async fn edges(
+        &self,
+        key: ListKey,
+        id2s: &[ObjectId],
+        times: (EdgeTime, EdgeTime),
+    ) -> Result<AsOf<Vec<Edge>>, Fault>;
     async fn head(&self) -> Result<Position, Fault>;
     /// Gives the database up, so that the next owner need not wait.
     async fn close(&self);

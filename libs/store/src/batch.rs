@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use tao_model::graph::UpdateError;
 use tao_model::id::NoId;
 use tao_model::limits::{MAX_DATA, MAX_FIELDS, MAX_TIME_AHEAD, OUTCOME_TTL_MS};
 use tao_model::{
-    AssocRef, Change, ChangeKind, Data, Error, IdGenerator, IdLayout, Object, ObjectId, ObjectUpdate, Placement, Position,
-    Result, Schema, ShardId, TypeId, Violations, Write, WriteOutcome, WriteResult,
+    AssocRef, Change, ChangeKind, Data, Error, IdGenerator, IdLayout, Object, ObjectId, ObjectUpdate, Placement,
+    Position, Result, Schema, ShardId, TypeId, Violations, Write, WriteOutcome, WriteResult,
 };
-use tao_model::graph::UpdateError;
 use tao_proto::{convert, data, internal};
 
 use crate::backend::{AssocRow, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
@@ -88,7 +88,8 @@ impl Lasting {
             Err(problem) => return violations.add(field, problem),
         };
         if !may_exist {
-            violations.add(field, format!("{id} was never allocated: use the id of an object, or one that AllocateIds gave"));
+            violations
+                .add(field, format!("{id} was never allocated: use the id of an object, or one that AllocateIds gave"));
         }
     }
 
@@ -179,7 +180,9 @@ impl<'a> Overlay<'a> {
         let before = self.changes.len();
         let result = match write {
             Write::ObjectAdd { otype, data, placement } => self.object_add(*otype, data, *placement).await?,
-            Write::ObjectUpdate { id, update, expected_version } => self.object_update(*id, update, *expected_version)?,
+            Write::ObjectUpdate { id, update, expected_version } => {
+                self.object_update(*id, update, *expected_version)?
+            }
             Write::ObjectUpsert { id, otype, data } => self.object_upsert(*id, *otype, data)?,
             Write::ObjectDelete { id, expected_version } => self.object_delete(*id, *expected_version)?,
             Write::AssocAdd { edge, time, data } => self.assoc_add(*edge, *time, data)?,
@@ -207,7 +210,11 @@ impl<'a> Overlay<'a> {
         };
         let now = self.now_ms;
         let row = ObjectRow { otype, version: 1, created_ms: now, updated_ms: now, data: data::encode(data) };
-        self.put_object(id, row).map(|object| WriteResult { object: Some(object), applied: true, ..WriteResult::default() })
+        self.put_object(id, row).map(|object| WriteResult {
+            object: Some(object),
+            applied: true,
+            ..WriteResult::default()
+        })
     }
 
     fn object_update(&mut self, id: ObjectId, update: &ObjectUpdate, expected: Option<i64>) -> Result<WriteResult> {
@@ -224,10 +231,21 @@ impl<'a> Overlay<'a> {
             return Err(Error::DataTooLarge { what: data::too_large(encoded.len()) });
         }
         if fields.len() > MAX_FIELDS {
-            return Err(Error::DataTooLarge { what: format!("{} fields large, and {MAX_FIELDS} are allowed", fields.len()) });
+            return Err(Error::DataTooLarge {
+                what: format!("{} fields large, and {MAX_FIELDS} are allowed", fields.len()),
+            });
         }
-        let row = ObjectRow { version: row.version + 1, updated_ms: self.now_ms.max(row.updated_ms), data: encoded, ..row.clone() };
-        self.put_object(id, row).map(|object| WriteResult { object: Some(object), applied: true, ..WriteResult::default() })
+        let row = ObjectRow {
+            version: row.version + 1,
+            updated_ms: self.now_ms.max(row.updated_ms),
+            data: encoded,
+            ..row.clone()
+        };
+        self.put_object(id, row).map(|object| WriteResult {
+            object: Some(object),
+            applied: true,
+            ..WriteResult::default()
+        })
     }
 
     fn object_upsert(&mut self, id: ObjectId, otype: TypeId, data: &Data) -> Result<WriteResult> {
@@ -238,7 +256,9 @@ impl<'a> Overlay<'a> {
         let (row, applied) = match self.rows.objects.get(&id) {
             Some(old) if old.otype != otype => {
                 let name = |t| self.lasting.schema.object(t).map_or("of an unknown type", |t| t.name.as_str());
-                return Err(Error::TypeMismatch { what: format!("object {id} is a {}, not a {}", name(old.otype), name(otype)) });
+                return Err(Error::TypeMismatch {
+                    what: format!("object {id} is a {}, not a {}", name(old.otype), name(otype)),
+                });
             }
             Some(old) => {
                 let updated_ms = self.now_ms.max(old.updated_ms);
@@ -329,7 +349,8 @@ impl<'a> Overlay<'a> {
     /// An end's type is checked where it is known; an edge to an object that doesn't exist is allowed.
     fn check_types(&self, edge: AssocRef, atype: TypeId) -> Result<()> {
         let schema = &self.lasting.schema;
-        let unknown = || Error::Internal { what: format!("association type {atype} is not in this storage shard's schema") };
+        let unknown =
+            || Error::Internal { what: format!("association type {atype} is not in this storage shard's schema") };
         let atype = schema.assoc(atype).ok_or_else(unknown)?;
         for (end, id, allowed) in [("id1", edge.id1, &atype.from), ("id2", edge.id2, &atype.to)] {
             let Some(otype) = self.lasting.types.get(&id).filter(|_| !allowed.is_empty()) else { continue };
@@ -360,7 +381,8 @@ impl<'a> Overlay<'a> {
 
 /// An object as answers and caches have it.
 pub(crate) fn encode_object(schema: &Schema, id: ObjectId, row: &ObjectRow) -> Result<Bytes> {
-    let unknown = || Error::Internal { what: format!("object type {} is not in this storage shard's schema", row.otype) };
+    let unknown =
+        || Error::Internal { what: format!("object type {} is not in this storage shard's schema", row.otype) };
     let name = &schema.object(row.otype).ok_or_else(unknown)?.name;
     let object = Object {
         id,

@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    AssocRef, Change, ChangeKind, Data, EdgeKey, EdgeTime, Error, ListDelta, ObjectId, ObjectUpdate, Placement, Position, Result,
-    Schema, ShardId, TypeId, Value, Write, WriteOutcome,
+    AssocRef, Change, ChangeKind, Data, EdgeKey, EdgeTime, Error, ListDelta, ObjectId, ObjectUpdate, Placement,
+    Position, Result, Schema, ShardId, TypeId, Value, Write, WriteOutcome,
 };
 use tao_proto::edges::encode_edge;
 
@@ -126,7 +126,8 @@ impl Suite {
             let more = self.store.allocate(Some(ShardId(7)), 1_000).await.unwrap();
             assert!(more[0] > ids[999]);
         }
-        let add = |id| Write::ObjectAdd { otype: self.otype("user"), data: Data::new(), placement: Placement::Allocated(id) };
+        let add =
+            |id| Write::ObjectAdd { otype: self.otype("user"), data: Data::new(), placement: Placement::Allocated(id) };
         self.write(add(ids[0])).await.unwrap();
         assert!(matches!(self.write(add(ids[0])).await, Err(Error::AlreadyExists { .. })));
         let never = ObjectId::new(ids[0].get() + (1 << 50)).unwrap();
@@ -140,7 +141,8 @@ impl Suite {
         let edge = self.edge(never, "friend", never);
         let add = Write::AssocAdd { edge, time: Some(1), data: Data::new() };
         assert_eq!(fields(self.write(add).await.unwrap_err()), ["id1", "id2"]);
-        let on_shard = Write::ObjectAdd { otype: self.otype("user"), data: Data::new(), placement: Placement::Shard(ShardId(3)) };
+        let on_shard =
+            Write::ObjectAdd { otype: self.otype("user"), data: Data::new(), placement: Placement::Shard(ShardId(3)) };
         assert_eq!(self.write(on_shard).await.unwrap().changes[0].shard, ShardId(3));
     }
 
@@ -190,9 +192,12 @@ impl Suite {
         self.link(self.edge(a, "messaged", b), 1).await;
         let changed = self.write(change).await.unwrap();
         assert_eq!((changed.changes.len(), changed.result.count), (4, 1));
-        for (id, atype, want) in
-            [(a, "follows", vec![]), (b, "followed_by", vec![]), (a, "messaged", vec![(8, b)]), (b, "messaged_by", vec![(8, a)])]
-        {
+        for (id, atype, want) in [
+            (a, "follows", vec![]),
+            (b, "followed_by", vec![]),
+            (a, "messaged", vec![(8, b)]),
+            (b, "messaged_by", vec![(8, a)]),
+        ] {
             assert_eq!(self.list(id, atype).await, (want.len() as u64, want), "{atype}");
         }
     }
@@ -212,7 +217,8 @@ impl Suite {
         let count = self.store.list(a, self.atype("follows"), 0).await.unwrap().value;
         assert_eq!((count.count, count.edges.len()), (30, 0));
 
-        let scan = Scan { id1: a, atype: self.atype("follows"), after: None, offset: 0, limit: 7, low: 0, high: u32::MAX };
+        let scan =
+            Scan { id1: a, atype: self.atype("follows"), after: None, offset: 0, limit: 7, low: 0, high: u32::MAX };
         let page = async |scan: Scan| {
             let page = self.store.scan(scan).await.unwrap().value;
             (page.edges.iter().map(|e| (e.time, e.id2)).collect::<Vec<_>>(), page.more)
@@ -253,7 +259,8 @@ impl Suite {
         let head = self.store.list(a, self.atype("follows"), 60).await.unwrap().value;
         let bytes: usize = head.edges.iter().map(|e| e.data.len()).sum();
         assert!(head.count == 60 && (40..60).contains(&head.edges.len()) && bytes <= MAX_ANSWER);
-        let scan = Scan { id1: a, atype: self.atype("follows"), after: None, offset: 0, limit: 60, low: 0, high: u32::MAX };
+        let scan =
+            Scan { id1: a, atype: self.atype("follows"), after: None, offset: 0, limit: 60, low: 0, high: u32::MAX };
         let page = self.store.scan(scan).await.unwrap().value;
         assert!(page.more && (40..60).contains(&page.edges.len()));
         let found = self.store.edges(a, self.atype("follows"), &others, 0, u32::MAX).await.unwrap().value;
@@ -337,7 +344,8 @@ impl Suite {
             for atype in self.schema.assocs() {
                 let read = self.store.list(*id, atype.number, 1_000).await.unwrap();
                 let want = replay.lists.remove(&(*id, atype.number)).unwrap_or_default();
-                let got: Vec<_> = read.value.edges.iter().map(|e| (EdgeKey { time: e.time, id2: e.id2 }, encode_edge(e))).collect();
+                let got: Vec<_> =
+                    read.value.edges.iter().map(|e| (EdgeKey { time: e.time, id2: e.id2 }, encode_edge(e))).collect();
                 assert_eq!(got, want.edges.into_iter().collect::<Vec<_>>(), "{} of {id}", atype.name);
                 assert_eq!(read.value.count, got.len() as u64);
             }
@@ -359,7 +367,11 @@ fn random_write(rng: &mut StdRng, users: &[ObjectId], atypes: &[TypeId]) -> Writ
         }
         _ => {
             let add = BTreeMap::from([("n".to_owned(), 1)]);
-            Write::ObjectUpdate { id: id1, update: ObjectUpdate { add, ..ObjectUpdate::default() }, expected_version: None }
+            Write::ObjectUpdate {
+                id: id1,
+                update: ObjectUpdate { add, ..ObjectUpdate::default() },
+                expected_version: None,
+            }
         }
     }
 }

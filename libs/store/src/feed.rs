@@ -49,7 +49,8 @@ impl Feed {
 
     pub fn subscribe(&self) -> Result<Subscription> {
         let state = self.0.lock();
-        let state = state.as_ref().ok_or_else(|| Error::unavailable("the log's end is not known: a commit is in doubt"))?;
+        let state =
+            state.as_ref().ok_or_else(|| Error::unavailable("the log's end is not known: a commit is in doubt"))?;
         Ok(Subscription { start: state.head, commits: state.commits.subscribe() })
     }
 

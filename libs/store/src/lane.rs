@@ -61,7 +61,10 @@ impl Job {
 
     fn bytes(&self) -> usize {
         let data = match self {
-            Self::Write(Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. }, ..) => data,
+            Self::Write(
+                Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. },
+                ..,
+            ) => data,
             Self::Write(Write::ObjectUpdate { update, .. }, ..) => &update.set,
             Self::Write(Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. }, ..)
             | Self::Allocate(..) => return 64,
@@ -226,7 +229,9 @@ pub(crate) fn error(fault: Fault) -> Error {
         Fault::Unreachable => unavailable("the database can't be reached", true),
         Fault::InDoubt => unavailable("the database went away during a commit: the write may have happened", false),
         Fault::Fenced => unavailable("another storage shard has taken the database over", true),
-        Fault::Refused => Error::Internal { what: "the database refused a statement; the server's log has the reason".to_owned() },
+        Fault::Refused => {
+            Error::Internal { what: "the database refused a statement; the server's log has the reason".to_owned() }
+        }
     }
 }
 

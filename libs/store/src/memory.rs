@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, ObjectId, Position};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use crate::backend::{AssocRow, Backend, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, Transaction, Wanted, WriteBack};
+use crate::backend::{
+    AssocRow, Backend, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, Transaction, Wanted, WriteBack,
+};
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
 #[derive(Default)]
@@ -87,7 +89,9 @@ impl Backend for MemoryBackend {
             .get(&(scan.id1, scan.atype))
             .into_iter()
             .flatten()
-            .filter(|(key, _)| (scan.low..=scan.high).contains(&key.time) && scan.after.is_none_or(|after| **key > after))
+            .filter(|(key, _)| {
+                (scan.low..=scan.high).contains(&key.time) && scan.after.is_none_or(|after| **key > after)
+            })
             .skip(scan.offset as usize);
         let mut edges: Vec<Edge> = within.take(scan.limit + 1).map(edge).collect();
         let mut more = edges.len() > scan.limit;
@@ -97,7 +101,12 @@ impl Backend for MemoryBackend {
         Ok(AsOf { position: state.head, value: EdgePage { edges, more } })
     }
 
-    async fn edges(&self, (id1, atype): ListKey, id2s: &[ObjectId], (low, high): (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault> {
+    async fn edges(
+        &self,
+        (id1, atype): ListKey,
+        id2s: &[ObjectId],
+        (low, high): (EdgeTime, EdgeTime),
+    ) -> Result<AsOf<Vec<Edge>>, Fault> {
         let state = self.state.lock();
         let found = id2s.iter().filter_map(|id2| {
             let row = state.assocs.get(&AssocRef { id1, atype, id2: *id2 })?;
@@ -131,7 +140,11 @@ impl Transaction for MemoryTransaction {
             objects: wanted.objects.iter().filter_map(|k| Some((*k, state.objects.get(k)?.clone()))).collect(),
             assocs: wanted.assocs.iter().filter_map(|k| Some((*k, state.assocs.get(k)?.clone()))).collect(),
             counts: wanted.counts.iter().filter_map(|k| Some((*k, *state.counts.get(k)?))).collect(),
-            outcomes: wanted.outcomes.iter().filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone()))).collect(),
+            outcomes: wanted
+                .outcomes
+                .iter()
+                .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
+                .collect(),
         })
     }
 

@@ -74,7 +74,9 @@ pub enum OpenError {
         expected: ClusterId,
     },
     /// Ids are split otherwise.
-    #[error("the database's ids are laid out as {found} and this configuration says {expected} (time/shard/sequence bits, shards): the layout is fixed when a cluster is created")]
+    #[error(
+        "the database's ids are laid out as {found} and this configuration says {expected} (time/shard/sequence bits, shards): the layout is fixed when a cluster is created"
+    )]
     OtherLayout {
         /// The database's.
         found: String,
@@ -151,7 +153,9 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
         .bind(bits[3])
         .execute(&mut *transaction)
         .await?;
-    let row = query("SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster").fetch_one(&mut *transaction).await?;
+    let row = query("SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster")
+        .fetch_one(&mut *transaction)
+        .await?;
     let numbers = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
     let info = check_cluster(options, &row.try_get::<Vec<u8>, _>(0)?, row.try_get(1)?, numbers)?;
     let before: String = query("SELECT owner FROM log_head").fetch_one(&mut *transaction).await?.try_get(0)?;
@@ -159,7 +163,8 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
     transaction.commit().await?;
     outlive(&before).await;
     let rows = query("SELECT shard, ids_until FROM shards").fetch_all(&readers).await?;
-    let leases = rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
+    let leases =
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
     Ok((Arc::new(SqliteBackend { writer, readers, owner }), info, leases))
 }
 
@@ -173,35 +178,41 @@ async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, O
     POSTGRES.run(&pool).await.map_err(migrate_error)?;
     let mut transaction = pool.begin().await?;
     let (bits, epoch) = (layout_numbers(options.layout), options.clock.now_ms() / 1000);
-    query("INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) \
-           VALUES (1, $1, 0, $2::bigint, $3::bigint, $4::bigint, $5::bigint) ON CONFLICT DO NOTHING")
-        .bind(random_cluster().0.to_vec())
-        .bind(bits[0])
-        .bind(bits[1])
-        .bind(bits[2])
-        .bind(bits[3])
-        .execute(&mut *transaction)
-        .await?;
+    query(
+        "INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) \
+           VALUES (1, $1, 0, $2::bigint, $3::bigint, $4::bigint, $5::bigint) ON CONFLICT DO NOTHING",
+    )
+    .bind(random_cluster().0.to_vec())
+    .bind(bits[0])
+    .bind(bits[1])
+    .bind(bits[2])
+    .bind(bits[3])
+    .execute(&mut *transaction)
+    .await?;
     query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, $1, 0, '') ON CONFLICT DO NOTHING")
         .bind(epoch as i64)
         .execute(&mut *transaction)
         .await?;
-    query("INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
-           SELECT n, 1, 0, 0, 0 FROM generate_series(0, $1::bigint - 1) n ON CONFLICT DO NOTHING")
-        .bind(bits[3])
-        .execute(&mut *transaction)
-        .await?;
+    query(
+        "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
+           SELECT n, 1, 0, 0, 0 FROM generate_series(0, $1::bigint - 1) n ON CONFLICT DO NOTHING",
+    )
+    .bind(bits[3])
+    .execute(&mut *transaction)
+    .await?;
     let row = query("SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster")
         .fetch_one(&mut *transaction)
         .await?;
     let numbers = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
     let info = check_cluster(options, &row.try_get::<Vec<u8>, _>(0)?, row.try_get(1)?, numbers)?;
-    let before: String = query("SELECT owner FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?.try_get(0)?;
+    let before: String =
+        query("SELECT owner FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?.try_get(0)?;
     query("UPDATE log_head SET owner = $1").bind(&owner).execute(&mut *transaction).await?;
     transaction.commit().await?;
     outlive(&before).await;
     let rows = query("SELECT shard::bigint, ids_until FROM shards").fetch_all(&pool).await?;
-    let leases = rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
+    let leases =
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
     Ok((Arc::new(PostgresBackend { pool, owner }), info, leases))
 }
 

@@ -25,7 +25,11 @@ pub(crate) struct PostgresBackend {
 pub(crate) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     let options = options.application_name("tao-shard").options([("synchronous_commit", "on")]);
     // Not tested before each use, which would cost a round trip: a broken connection fails its statement, which is tried again.
-    PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE).test_before_acquire(false).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE)
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
 }
 
 impl PostgresBackend {
@@ -75,7 +79,10 @@ impl Backend for PostgresBackend {
 
     async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault> {
         for (sql, before) in [
-            ("DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < $1 LIMIT 1000)", outcomes_before_ms),
+            (
+                "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < $1 LIMIT 1000)",
+                outcomes_before_ms,
+            ),
             (
                 "DELETE FROM change_log WHERE (epoch, first_lsn) IN \
                  (SELECT epoch, first_lsn FROM change_log WHERE committed_ms < $1 LIMIT 1000)",
@@ -133,7 +140,12 @@ impl Backend for PostgresBackend {
         rows::page(&self.retried(run).await?, scan.limit, max_bytes).map_err(|e| fault(&e))
     }
 
-    async fn edges(&self, (id1, atype): ListKey, id2s: &[ObjectId], times: (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault> {
+    async fn edges(
+        &self,
+        (id1, atype): ListKey,
+        id2s: &[ObjectId],
+        times: (EdgeTime, EdgeTime),
+    ) -> Result<AsOf<Vec<Edge>>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN assocs a ON a.id1 = $1 AND a.atype = $2 AND a.id2 = ANY($3) AND a.time BETWEEN $4 AND $5 \
                    ORDER BY a.time DESC, a.id2 DESC";

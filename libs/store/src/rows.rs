@@ -156,9 +156,16 @@ pub(crate) fn page<R: Columns>(rows: &[R], limit: usize, max_bytes: usize) -> Re
 /// What a driver's error means; its text goes to the log and no further.
 pub(crate) fn fault(error: &Error) -> Fault {
     let lost = match error {
-        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => true,
+        Error::Io(_)
+        | Error::Tls(_)
+        | Error::Protocol(_)
+        | Error::PoolTimedOut
+        | Error::PoolClosed
+        | Error::WorkerCrashed => true,
         // PostgreSQL: shutting down, crashed, starting up, too many connections; class 08: connection exceptions.
-        Error::Database(e) => e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") || c == "5"),
+        Error::Database(e) => {
+            e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") || c == "5")
+        }
         _ => false,
     };
     if lost {

@@ -77,7 +77,10 @@ impl Backend for SqliteBackend {
 
     async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault> {
         for (sql, before) in [
-            ("DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT 1000)", outcomes_before_ms),
+            (
+                "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT 1000)",
+                outcomes_before_ms,
+            ),
             (
                 "DELETE FROM change_log WHERE (epoch, first_lsn) IN \
                  (SELECT epoch, first_lsn FROM change_log WHERE committed_ms < ?1 LIMIT 1000)",
@@ -132,12 +135,18 @@ impl Backend for SqliteBackend {
         rows::page(&rows, scan.limit, max_bytes).map_err(|e| fault(&e))
     }
 
-    async fn edges(&self, (id1, atype): ListKey, id2s: &[ObjectId], (low, high): (EdgeTime, EdgeTime)) -> Result<AsOf<Vec<Edge>>, Fault> {
+    async fn edges(
+        &self,
+        (id1, atype): ListKey,
+        id2s: &[ObjectId],
+        (low, high): (EdgeTime, EdgeTime),
+    ) -> Result<AsOf<Vec<Edge>>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN assocs a ON a.id1 = ?1 AND a.atype = ?2 AND a.id2 IN (SELECT value FROM json_each(?3)) \
                    AND a.time BETWEEN ?4 AND ?5 ORDER BY a.time DESC, a.id2 DESC";
         let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s));
-        let rows = query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        let rows =
+            query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
         rows::edges(&rows).map_err(|e| fault(&e))
     }
 
@@ -257,7 +266,8 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
         query(sql).bind(leases).execute(&mut *connection).await?;
     }
     if let Some(log) = &write.log {
-        let sql = "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql =
+            "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
         let insert = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
         insert.bind(log.committed_ms as i64).bind(&log.payload).execute(&mut *connection).await?;
         query("UPDATE log_head SET lsn = ?1").bind(log.last.lsn as i64).execute(&mut *connection).await?;

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tao_model::{ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result, ShardId, TypeId, Write, WriteOutcome};
+use tao_model::{
+    ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result, ShardId, TypeId, Write, WriteOutcome,
+};
 use tokio::time::Instant;
 
 use crate::feed::Subscription;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tao_harness::{Postgres, TempDir};
-use tao_model::{Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write};
+use tao_model::{
+    Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
+};
 use tao_store::{OpenError, OpenOptions, Store, WriteContext, conformance, open};
 
 fn options(url: &str) -> OpenOptions {

@@ -54,7 +54,10 @@ impl Options {
         let mut problems = Vec::new();
         let mut leaders = self.leaders.unwrap_or_else(|| vec!["127.0.0.1:50052".to_owned()]);
         if leaders.len() != 1 {
-            problems.push(format!("leader: {} leaders are given; a follower takes exactly one, several are not supported yet", leaders.len()));
+            problems.push(format!(
+                "leader: {} leaders are given; a follower takes exactly one, several are not supported yet",
+                leaders.len()
+            ));
         }
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
         if cache_bytes < 1 << 20 {
@@ -77,7 +80,11 @@ mod tests {
 
     #[test]
     fn several_leaders_are_refused_with_a_sentence() {
-        let two = Options { leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), redis: Some("x".to_owned()), ..Default::default() };
+        let two = Options {
+            leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]),
+            redis: Some("x".to_owned()),
+            ..Default::default()
+        };
         let problems = two.check().unwrap_err();
         assert!(problems[0].contains("not supported yet") && problems.len() == 2, "{problems:?}");
     }

@@ -139,7 +139,9 @@ impl Executor {
         };
         let owner = match &write {
             Write::ObjectAdd { .. } => None,
-            Write::ObjectUpdate { id, .. } | Write::ObjectUpsert { id, .. } | Write::ObjectDelete { id, .. } => Some(*id),
+            Write::ObjectUpdate { id, .. } | Write::ObjectUpsert { id, .. } | Write::ObjectDelete { id, .. } => {
+                Some(*id)
+            }
             Write::AssocAdd { edge, .. } | Write::AssocDelete { edge } | Write::AssocChangeType { edge, .. } => {
                 Some(edge.id1)
             }
@@ -166,7 +168,9 @@ impl Executor {
             Ok::<_, Error>(edges::full_assoc(id1, name, &edge.ok_or_else(unexpected)?))
         };
         Ok(match write {
-            Write::ObjectAdd { .. } | Write::ObjectUpdate { .. } => answers::object(result.object.ok_or_else(unexpected)?),
+            Write::ObjectAdd { .. } | Write::ObjectUpdate { .. } => {
+                answers::object(result.object.ok_or_else(unexpected)?)
+            }
             Write::ObjectUpsert { .. } => answers::upserted(result.object.ok_or_else(unexpected)?, result.applied),
             Write::ObjectDelete { .. } => answers::object_deleted(result.applied),
             Write::AssocAdd { edge, .. } => {

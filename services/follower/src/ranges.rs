@@ -40,7 +40,8 @@ impl Page {
     /// Keeps as many edges as fit into `max` bytes.
     fn fit(&mut self, max: usize) {
         let Some(first) = self.index.first() else { return };
-        let (start, fitting) = (first.start as usize, self.index.partition_point(|e| (e.end - first.start) as usize <= max));
+        let (start, fitting) =
+            (first.start as usize, self.index.partition_point(|e| (e.end - first.start) as usize <= max));
         debug_assert!(start <= self.edges.len());
         self.truncate(fitting);
     }
@@ -119,9 +120,11 @@ impl Executor {
                 Err(error) => return Executed { result: Err(error), seen },
             };
         }
-        let next = page.index.last().filter(|_| page.more).map(|last| {
-            Cursor { id1: range.list.id1, atype: range.list.atype, after: last.key }.encode()
-        });
+        let next = page
+            .index
+            .last()
+            .filter(|_| page.more)
+            .map(|last| Cursor { id1: range.list.id1, atype: range.list.atype, after: last.key }.encode());
         Executed { result: Ok(answers::range(page.bytes(), objects, next.as_deref().unwrap_or(""))), seen }
     }
 

@@ -10,7 +10,7 @@ use tao_model::limits::MAX_REQUEST;
 use tao_model::{Clock, ClusterInfo, Error, Schema};
 use tao_proto::server::graph_service_server::GraphServiceServer;
 use tao_rpc::{LinkOptions, TierClient};
-use tao_runtime::{Gate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve};
+use tao_runtime::{Gate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -22,6 +22,9 @@ use crate::upstream::Leader;
 const RETRY: Duration = Duration::from_millis(100);
 /// After this a client's connection is ended politely, so that load spreads over followers that came later.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// What is served beside health and reflection.
+const SERVICES: &[&str] = &["tao.v1.GraphService"];
 
 /// Why a follower could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +63,8 @@ pub async fn run<L: Listener>(
     let info: Arc<OnceLock<ClusterInfo>> = Arc::default();
     let executor = Executor { reader: reader.clone(), leader, schema, info: info.clone() };
     let graph = GraphServiceServer::new(Graph::new(executor)).max_decoding_message_size(MAX_REQUEST);
-    let routes = Routes::new(graph)
-        .add_service(health_service(readiness, &["tao.v1.GraphService"]))
-        .add_service(reflection()?.0)
-        .add_service(reflection()?.1);
+    let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
+    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {
         max_connection_age: Some(CONNECTION_AGE),
@@ -84,7 +85,9 @@ async fn keep_following(
 ) -> Infallible {
     let meet = |met: ClusterInfo| {
         if *info.get_or_init(|| met) != met {
-            return Err(Error::Internal { what: "the leader now belongs to another cluster: restart this follower".to_owned() });
+            return Err(Error::Internal {
+                what: "the leader now belongs to another cluster: restart this follower".to_owned(),
+            });
         }
         reader.meet(met.cluster);
         gate.ready();
@@ -101,24 +104,4 @@ async fn keep_following(
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-type Reflection<V1, V1Alpha> = (
-    tonic_reflection::server::v1::ServerReflectionServer<V1>,
-    tonic_reflection::server::v1alpha::ServerReflectionServer<V1Alpha>,
-);
-
-/// Both versions of server reflection: tools still differ in which they speak.
-fn reflection() -> Result<
-    Reflection<impl tonic_reflection::server::v1::ServerReflection, impl tonic_reflection::server::v1alpha::ServerReflection>,
-    tonic_reflection::server::Error,
-> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tao_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name("tao.v1.GraphService")
-            .with_service_name("grpc.health.v1.Health")
-    };
-    Ok((builder().build_v1()?, builder().build_v1alpha()?))
 }

@@ -31,7 +31,9 @@ impl Session {
     ) -> Result<Self> {
         let mut options = options.cloned().unwrap_or_default();
         if options.session_token.is_empty() {
-            text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or_default().clone_into(&mut options.session_token);
+            text(metadata, metadata::SESSION_TOKEN, violations)
+                .unwrap_or_default()
+                .clone_into(&mut options.session_token);
         }
         if options.consistency == 0
             && let Some(level) = text(metadata, metadata::CONSISTENCY, violations)
@@ -49,7 +51,9 @@ impl Session {
         {
             match ms.parse() {
                 Ok(ms) => options.max_staleness_ms = ms,
-                Err(_) => violations.add(format!("metadata {}", metadata::MAX_STALENESS_MS), "a number of milliseconds"),
+                Err(_) => {
+                    violations.add(format!("metadata {}", metadata::MAX_STALENESS_MS), "a number of milliseconds");
+                }
             }
         }
         Self::new(info, &options, violations)
@@ -63,7 +67,11 @@ impl Session {
         violations: &mut Violations,
     ) -> Result<Self> {
         let given = options.map_or("", |o| o.session_token.as_str());
-        let token = if given.is_empty() { text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or_default() } else { given };
+        let token = if given.is_empty() {
+            text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or_default()
+        } else {
+            given
+        };
         let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
         let mut session = Self::new(info, &read, violations)?;
         session.take_key(options, metadata, violations);
@@ -121,14 +129,18 @@ impl Session {
         });
         let bounded = level == Consistency::BoundedStaleness;
         if bounded != (options.max_staleness_ms != 0) {
-            violations.add("options.max_staleness_ms", "set together with CONSISTENCY_BOUNDED_STALENESS, and only then");
+            violations
+                .add("options.max_staleness_ms", "set together with CONSISTENCY_BOUNDED_STALENESS, and only then");
         }
         if options.max_staleness_ms < 0 || options.max_staleness_ms as u64 > MAX_STALENESS_MS {
             let given = options.max_staleness_ms;
             violations.add("options.max_staleness_ms", format!("{given} is not within 1 to {MAX_STALENESS_MS} ms"));
         }
         if level == Consistency::AtLeastAsFresh && !has_token {
-            violations.add("options.session_token", "required by CONSISTENCY_AT_LEAST_AS_FRESH: pass the token of an earlier answer");
+            violations.add(
+                "options.session_token",
+                "required by CONSISTENCY_AT_LEAST_AS_FRESH: pass the token of an earlier answer",
+            );
         }
         let mode = match level {
             Consistency::Strong => Mode::Strong,
@@ -141,7 +153,11 @@ impl Session {
 
     fn take_key(&mut self, options: Option<&v1::WriteOptions>, metadata: &MetadataMap, violations: &mut Violations) {
         let given = options.map_or("", |o| o.idempotency_key.as_str());
-        let key = if given.is_empty() { text(metadata, metadata::IDEMPOTENCY_KEY, violations).unwrap_or_default() } else { given };
+        let key = if given.is_empty() {
+            text(metadata, metadata::IDEMPOTENCY_KEY, violations).unwrap_or_default()
+        } else {
+            given
+        };
         if key.len() > MAX_IDEMPOTENCY_KEY {
             let rule = format!("{} bytes are more than {MAX_IDEMPOTENCY_KEY}", key.len());
             violations.add("options.idempotency_key", rule);
@@ -171,7 +187,9 @@ impl Session {
         }
         let floor = self.token.floor(shard, self.info.log);
         match epoch {
-            Some(epoch) if floor != Position::ZERO && floor.epoch < epoch => Err(Error::HistoryUndone { seen: floor, epoch }),
+            Some(epoch) if floor != Position::ZERO && floor.epoch < epoch => {
+                Err(Error::HistoryUndone { seen: floor, epoch })
+            }
             _ => Ok(floor),
         }
     }
@@ -240,13 +258,17 @@ mod tests {
     #[test]
     fn every_wrong_option_is_reported() {
         let options = v1::ReadOptions { consistency: 2, max_staleness_ms: -1, ..Default::default() };
-        let Err(Error::InvalidArgument { violations }) = read(&options, &MetadataMap::new()) else { panic!("accepted") };
+        let Err(Error::InvalidArgument { violations }) = read(&options, &MetadataMap::new()) else {
+            panic!("accepted")
+        };
         assert_eq!(violations.len(), 3, "{violations:?}");
         let mut metadata = MetadataMap::new();
         metadata.insert("tao-consistency", "fresh".parse().unwrap());
         metadata.insert("tao-max-staleness-ms", "soon".parse().unwrap());
         metadata.insert("tao-session-token", "AAAA".parse().unwrap());
-        let Err(Error::InvalidArgument { violations }) = read(&v1::ReadOptions::default(), &metadata) else { panic!("accepted") };
+        let Err(Error::InvalidArgument { violations }) = read(&v1::ReadOptions::default(), &metadata) else {
+            panic!("accepted")
+        };
         assert_eq!(violations.len(), 3, "{violations:?}");
     }
 

@@ -47,7 +47,13 @@ impl Upstream for Leader {
         context.deadline
     }
 
-    async fn object(&self, id: ObjectId, floor: Position, mode: Mode, context: &CallContext) -> Result<Fresh<Option<Bytes>>> {
+    async fn object(
+        &self,
+        id: ObjectId,
+        floor: Position,
+        mode: Mode,
+        context: &CallContext,
+    ) -> Result<Fresh<Option<Bytes>>> {
         let reply = self.read(context, floor, mode, Op::ObjectRead(internal::ObjectRead { id: id.get() })).await?;
         match reply.body {
             ReplyBody::Object(state) => Ok(Fresh { as_of: reply.as_of, value: state.object }),

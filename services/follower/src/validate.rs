@@ -75,7 +75,11 @@ impl Door<'_> {
     fn id(&self, field: impl Into<String>, raw: i64, violations: &mut Violations) -> Option<ObjectId> {
         let field = field.into();
         let Some(id) = ObjectId::new(raw) else {
-            let rule = if raw == 0 { "required: an object's id".to_owned() } else { format!("{raw} is not positive, as ids are") };
+            let rule = if raw == 0 {
+                "required: an object's id".to_owned()
+            } else {
+                format!("{raw} is not positive, as ids are")
+            };
             violations.add(field, rule);
             return None;
         };
@@ -159,7 +163,8 @@ impl Door<'_> {
         let add = request.add.keys().map(|name| ("add", name));
         for (field, name) in set.chain(unset).chain(add) {
             if let Some(earlier) = named.insert(name, field) {
-                violations.add(data::at(field, name), format!("named by `{earlier}` already: a field can be changed once"));
+                violations
+                    .add(data::at(field, name), format!("named by `{earlier}` already: a field can be changed once"));
             }
         }
         if named.is_empty() {
@@ -206,7 +211,11 @@ impl Door<'_> {
     }
 
     /// See [`v1::AssocChangeTypeRequest`].
-    pub fn assoc_change_type(&self, request: &v1::AssocChangeTypeRequest, violations: &mut Violations) -> Option<Write> {
+    pub fn assoc_change_type(
+        &self,
+        request: &v1::AssocChangeTypeRequest,
+        violations: &mut Violations,
+    ) -> Option<Write> {
         let edge = self.edge(request.id1, &request.r#type, request.id2, violations);
         let new_atype = self.atype("new_type", &request.new_type, violations);
         if new_atype.is_some() && request.new_type == request.r#type {
@@ -243,7 +252,10 @@ impl Door<'_> {
         let list = self.list(request.id1, &request.r#type, violations);
         let limit = limit(request.limit, violations);
         if request.offset < 0 || request.offset as u64 > MAX_OFFSET {
-            violations.add("offset", format!("{} is not within 0 to {MAX_OFFSET}: page with `cursor` instead", request.offset));
+            violations.add(
+                "offset",
+                format!("{} is not within 0 to {MAX_OFFSET}: page with `cursor` instead", request.offset),
+            );
         }
         if request.offset != 0 && !request.cursor.is_empty() {
             violations.add("offset", "not together with cursor");
@@ -257,7 +269,11 @@ impl Door<'_> {
     }
 
     /// See [`v1::AssocTimeRangeRequest`].
-    pub fn assoc_time_range(&self, request: &v1::AssocTimeRangeRequest, violations: &mut Violations) -> Option<ReadCall> {
+    pub fn assoc_time_range(
+        &self,
+        request: &v1::AssocTimeRangeRequest,
+        violations: &mut Violations,
+    ) -> Option<ReadCall> {
         let list = self.list(request.id1, &request.r#type, violations);
         let limit = limit(request.limit, violations);
         let times = times(request.low, request.high, violations);

@@ -54,7 +54,10 @@ impl Options {
         let mut problems = Vec::new();
         let mut shards = self.shards.unwrap_or_else(|| vec!["127.0.0.1:50053".to_owned()]);
         if shards.len() != 1 {
-            problems.push(format!("shard: {} storage shards are given; a leader takes exactly one, several are not supported yet", shards.len()));
+            problems.push(format!(
+                "shard: {} storage shards are given; a leader takes exactly one, several are not supported yet",
+                shards.len()
+            ));
         }
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
         if cache_bytes < 1 << 20 {
@@ -78,7 +81,11 @@ mod tests {
 
     #[test]
     fn several_storage_shards_are_refused_with_a_sentence() {
-        let two = Options { shards: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), shard_concurrency: Some(0), ..Default::default() };
+        let two = Options {
+            shards: Some(vec!["a:1".to_owned(), "b:1".to_owned()]),
+            shard_concurrency: Some(0),
+            ..Default::default()
+        };
         let problems = two.check().unwrap_err();
         assert!(problems[0].contains("not supported yet") && problems.len() == 2, "{problems:?}");
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tao_cache::{CacheOptions, CachedReader, MemoryCache, stream};
 use tao_model::{Clock, Error};
 use tao_rpc::{Drain, LinkOptions, ServerLimits, TierClient, tier_server};
-use tao_runtime::{Gate as ReadyGate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve};
+use tao_runtime::{
+    Gate as ReadyGate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection,
+};
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -19,6 +21,9 @@ use crate::upstream::Shard;
 
 /// Between attempts to follow the storage shard's stream.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// What is served beside health and reflection.
+const SERVICES: &[&str] = &["tao.internal.v1.TierService"];
 
 /// Why a leader could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +58,8 @@ pub async fn run<L: Listener>(
     let fanout = Fanout::default();
     let service = LeaderService::new(reader.clone(), shard.clone(), fanout.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
-        .add_service(health_service(readiness, &["tao.internal.v1.TierService"]))
-        .add_service(reflection()?);
+        .add_service(health_service(readiness, SERVICES));
+    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "leader", address = %listener.local_addr()?, "listening for gRPC");
     tokio::select! {
         served = serve(listener, workers, routes, ServeOptions::default(), shutdown) => Ok(served?),
@@ -71,7 +76,9 @@ async fn keep_following(
 ) -> Infallible {
     let meet = |info| {
         if !shard.meet(info) {
-            return Err(Error::Internal { what: "the storage shard now belongs to another cluster: restart this leader".to_owned() });
+            return Err(Error::Internal {
+                what: "the storage shard now belongs to another cluster: restart this leader".to_owned(),
+            });
         }
         gate.ready();
         Ok(())
@@ -85,16 +92,4 @@ async fn keep_following(
         gate.not_ready(format!("no change stream from the storage shard: {error}"));
         tokio::time::sleep(RETRY).await;
     }
-}
-
-fn reflection() -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
-    tonic_reflection::server::Error,
-> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tao_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name("tao.internal.v1.TierService")
-        .with_service_name("grpc.health.v1.Health")
-        .build_v1()
 }

@@ -39,18 +39,19 @@ impl LeaderService {
 /// The id whose shard the write belongs to; none when an id is yet to be made.
 fn write_owner(write: &internal::Write) -> Result<Option<ObjectId>> {
     use internal::{r#where, write::Kind};
-    let raw = match write.kind.as_ref().ok_or_else(|| Error::Internal { what: "a write of an unknown kind".to_owned() })? {
-        Kind::ObjectAdd(w) => match w.r#where.as_ref().and_then(|w| w.kind.as_ref()) {
-            Some(r#where::Kind::Id(id)) => *id,
-            Some(r#where::Kind::Shard(_)) | None => return Ok(None),
-        },
-        Kind::ObjectUpdate(w) => w.id,
-        Kind::ObjectUpsert(w) => w.id,
-        Kind::ObjectDelete(w) => w.id,
-        Kind::AssocAdd(w) => w.id1,
-        Kind::AssocDelete(w) => w.id1,
-        Kind::AssocChangeType(w) => w.id1,
-    };
+    let raw =
+        match write.kind.as_ref().ok_or_else(|| Error::Internal { what: "a write of an unknown kind".to_owned() })? {
+            Kind::ObjectAdd(w) => match w.r#where.as_ref().and_then(|w| w.kind.as_ref()) {
+                Some(r#where::Kind::Id(id)) => *id,
+                Some(r#where::Kind::Shard(_)) | None => return Ok(None),
+            },
+            Kind::ObjectUpdate(w) => w.id,
+            Kind::ObjectUpsert(w) => w.id,
+            Kind::ObjectDelete(w) => w.id,
+            Kind::AssocAdd(w) => w.id1,
+            Kind::AssocDelete(w) => w.id1,
+            Kind::AssocChangeType(w) => w.id1,
+        };
     convert::id(raw).map(Some)
 }
 

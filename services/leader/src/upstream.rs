@@ -62,7 +62,13 @@ impl Upstream for Shard {
         context.deadline
     }
 
-    async fn object(&self, id: ObjectId, floor: Position, _: Mode, context: &CallContext) -> Result<Fresh<Option<Bytes>>> {
+    async fn object(
+        &self,
+        id: ObjectId,
+        floor: Position,
+        _: Mode,
+        context: &CallContext,
+    ) -> Result<Fresh<Option<Bytes>>> {
         let reply = self.read(context, id, floor, Op::ObjectRead(internal::ObjectRead { id: id.get() })).await?;
         match reply.body {
             ReplyBody::Object(state) => Ok(Fresh { as_of: reply.as_of, value: state.object }),

@@ -63,7 +63,8 @@ impl Options {
         if !(2..=200).contains(&store_connections) {
             problems.push(format!("store_connections: {store_connections} is not within 2 to 200"));
         }
-        let layout = IdLayout::new(42, 10, 12, self.shards.unwrap_or(1024)).map_err(|e| problems.push(format!("shards: {e}")));
+        let layout =
+            IdLayout::new(42, 10, 12, self.shards.unwrap_or(1024)).map_err(|e| problems.push(format!("shards: {e}")));
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50053)));
         match layout {
             Ok(layout) if problems.is_empty() => Ok(Config { listen, store, store_connections, layout }),
@@ -78,7 +79,12 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_and_flags_win() {
-        let wrong = Options { store: Some("mysql://x,y".to_owned()), store_connections: Some(1), shards: Some(0), listen: None };
+        let wrong = Options {
+            store: Some("mysql://x,y".to_owned()),
+            store_connections: Some(1),
+            shards: Some(0),
+            listen: None,
+        };
         assert_eq!(wrong.check().unwrap_err().len(), 4);
         let file = Options { shards: Some(16), store_connections: Some(4), ..Default::default() };
         let flags = Options { shards: Some(32), ..Default::default() };

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use tao_model::{Clock, Schema};
 use tao_rpc::{Drain, ServerLimits, tier_server};
-use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve};
+use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tao_store::{OpenError, OpenOptions};
 use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::service::ShardService;
+
+/// What is served beside health and reflection.
+const SERVICES: &[&str] = &["tao.internal.v1.TierService"];
 
 /// Why a storage shard could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,23 +47,11 @@ pub async fn run<L: Listener>(
     let store = tao_store::open(options).await?;
     let service = ShardService::new(store.clone(), clock);
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
-        .add_service(health_service(readiness, &["tao.internal.v1.TierService"]))
-        .add_service(reflection()?);
+        .add_service(health_service(readiness, SERVICES));
+    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
     gate.ready();
     let served = serve(listener, workers, routes, ServeOptions::default(), shutdown).await;
     store.close().await;
     Ok(served?)
-}
-
-fn reflection() -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
-    tonic_reflection::server::Error,
-> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tao_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name("tao.internal.v1.TierService")
-        .with_service_name("grpc.health.v1.Health")
-        .build_v1()
 }

@@ -1,18 +1,22 @@
 //! tao: a distributed social-graph store. One program: each tier, all of them in one process, and commands for data.
 
+mod commands;
 mod load;
 mod roles;
 
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// A distributed social-graph store: typed objects and time-ordered associations, over gRPC.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, after_help = commands::EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,6 +34,16 @@ enum Command {
     Follower(roles::FollowerArgs),
     /// Load an edge list into a running store
     Load(load::LoadArgs),
+    /// Show the time, shard and sequence of ids
+    Id(commands::IdArgs),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  tao completions bash > /etc/bash_completion.d/tao")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    #[command(flatten)]
+    Graph(commands::Command),
 }
 
 fn main() -> ExitCode {
@@ -44,12 +58,28 @@ fn main() -> ExitCode {
             Ok(load::Ended::Interrupted) => return ExitCode::from(130),
             Err(error) => Err(error),
         },
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tao", &mut io::stdout());
+            Ok(())
+        }
+        Command::Id(args) => return finish(commands::id(&args)),
+        Command::Graph(command) => return finish(command.run()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn finish(result: Result<(), commands::Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
         }
     }
 }

@@ -88,7 +88,8 @@ pub fn copy(postgres: &Postgres, database: &str) -> Result<Copied> {
     for table in ["assocs", "assoc_counts"] {
         let file = postgres.folder().join(format!("{table}.copy"));
         let file = file.display();
-        let dump = format!("COPY {table} TO '{file}' (FORMAT binary); CREATE TABLE {table}_copy (LIKE {table} INCLUDING ALL)");
+        let dump =
+            format!("COPY {table} TO '{file}' (FORMAT binary); CREATE TABLE {table}_copy (LIKE {table} INCLUDING ALL)");
         postgres.execute(database, &dump)?;
         let idle = Instant::now();
         postgres.execute(database, "SELECT 1")?;

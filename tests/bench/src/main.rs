@@ -49,7 +49,13 @@ async fn main() -> Result<()> {
     for (name, loaded) in [("tao load, SQLite", &on_sqlite), ("tao load, PostgreSQL", &on_postgres)] {
         println!("{name:<34}{:>12}{:>12.2}{:>12.0}", loaded.edges, loaded.seconds, loaded.rate());
     }
-    println!("{:<34}{:>12}{:>12.2}{:>12.0} rows/s", "COPY of the same rows", copied.rows, copied.seconds, copied.rate());
+    println!(
+        "{:<34}{:>12}{:>12.2}{:>12.0} rows/s",
+        "COPY of the same rows",
+        copied.rows,
+        copied.seconds,
+        copied.rate()
+    );
     println!("\n{:<34}{:>12}{:>12}", "AssocRange(50), median, µs", "cold", "warm");
     for (name, reads) in [("SQLite", &sqlite_reads), ("PostgreSQL", &postgres_reads)] {
         println!("{name:<34}{:>12.0}{:>12.0}", reads.cold_us, reads.warm_us);

@@ -22,7 +22,8 @@ fn tier(args: &[&str]) -> Result<(Process, String)> {
     let listening = format!("listening for gRPC tier=\"{front}\"");
     let mut process = Process::spawn(built_program("tao")?, &args, &[])?;
     let line = process.wait_line(&listening, START_WITHIN)?;
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("an address")?;
+    let address =
+        line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("an address")?;
     Ok((process, address.to_owned()))
 }
 

@@ -8,8 +8,8 @@ use tao_proto::v1::*;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::cluster::Graph;
 use crate::api::suite::{add, batch, data, int, link, text, user};
+use crate::cluster::Graph;
 
 /// The fields that an INVALID_ARGUMENT complains about.
 fn fields(status: &Status) -> Vec<String> {
@@ -65,12 +65,19 @@ pub async fn types(mut a: Graph, _b: Graph) {
     assert!(status.message().contains("required") && status.message().contains("followed_by"), "{}", status.message());
     let count = AssocCountRequest { id1: one, r#type: "user".to_owned(), options: None };
     assert_eq!(fields(&a.assoc_count(count).await.unwrap_err()), ["type"]);
-    let same = AssocChangeTypeRequest { id1: one, r#type: "likes".to_owned(), id2: one, new_type: "likes".to_owned(), options: None };
+    let same = AssocChangeTypeRequest {
+        id1: one,
+        r#type: "likes".to_owned(),
+        id2: one,
+        new_type: "likes".to_owned(),
+        options: None,
+    };
     assert_eq!(fields(&a.assoc_change_type(same).await.unwrap_err()), ["new_type"]);
 }
 
 pub async fn data_limits(mut a: Graph, _b: Graph) {
-    let add = |data: BTreeMap<String, Value>| ObjectAddRequest { r#type: "user".to_owned(), data, ..Default::default() };
+    let add =
+        |data: BTreeMap<String, Value>| ObjectAddRequest { r#type: "user".to_owned(), data, ..Default::default() };
     let many: BTreeMap<_, _> = (0..257).map(|n| (format!("f{n}"), int(n))).collect();
     assert_eq!(fields(&a.object_add(add(many)).await.unwrap_err()), ["data"]);
     let most: BTreeMap<_, _> = (0..256).map(|n| (format!("f{n}"), int(n))).collect();
@@ -122,14 +129,25 @@ pub async fn lists(mut a: Graph, _b: Graph) {
     let status = a.assoc_range(range(1, 0, &cursor)).await.unwrap_err();
     assert_eq!(fields(&status), ["cursor"]);
     assert!(status.message().contains("another list"), "{}", status.message());
-    let times = AssocTimeRangeRequest { id1: one, r#type: "follows".to_owned(), low: Some(5), high: Some(4), ..Default::default() };
+    let times = AssocTimeRangeRequest {
+        id1: one,
+        r#type: "follows".to_owned(),
+        low: Some(5),
+        high: Some(4),
+        ..Default::default()
+    };
     assert_eq!(fields(&a.assoc_time_range(times).await.unwrap_err()), ["low"]);
-    let get = AssocGetRequest { id1: one, r#type: "follows".to_owned(), id2s: vec![], low: Some(-1), ..Default::default() };
+    let get =
+        AssocGetRequest { id1: one, r#type: "follows".to_owned(), id2s: vec![], low: Some(-1), ..Default::default() };
     assert_eq!(fields(&a.assoc_get(get).await.unwrap_err()), ["id2s", "low"]);
 }
 
 pub async fn updates(mut a: Graph, _b: Graph) {
-    let request = ObjectAddRequest { r#type: "user".to_owned(), data: data([("s", text("x")), ("n", int(i64::MAX))]), ..Default::default() };
+    let request = ObjectAddRequest {
+        r#type: "user".to_owned(),
+        data: data([("s", text("x")), ("n", int(i64::MAX))]),
+        ..Default::default()
+    };
     let id = a.object_add(request).await.unwrap().into_inner().object.unwrap().id;
     let update = ObjectUpdateRequest { id, ..Default::default() };
     assert_eq!(fields(&a.object_update(update.clone()).await.unwrap_err()), ["set"]);
@@ -139,7 +157,10 @@ pub async fn updates(mut a: Graph, _b: Graph) {
     assert_eq!(fields(&a.object_update(version).await.unwrap_err()), ["expected_version"]);
     let missing = ObjectDeleteRequest { id, ..Default::default() };
     for (add, want) in [("s", "NOT_A_NUMBER"), ("n", "NUMBER_OVERFLOW")] {
-        let status = a.object_update(ObjectUpdateRequest { add: [(add.to_owned(), 1)].into(), ..update.clone() }).await.unwrap_err();
+        let status = a
+            .object_update(ObjectUpdateRequest { add: [(add.to_owned(), 1)].into(), ..update.clone() })
+            .await
+            .unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, want));
     }
     let half = data([("big", text(&"x".repeat(40_000)))]);
@@ -183,7 +204,8 @@ pub async fn options(mut a: Graph, _b: Graph) {
     ] {
         let mut token = tao_model::Token::new(cluster);
         token.see(shard, position, |_| tao_model::LogId(0));
-        let status = a.object_get(get(ReadOptions { session_token: token.encode(), ..Default::default() })).await.unwrap_err();
+        let status =
+            a.object_get(get(ReadOptions { session_token: token.encode(), ..Default::default() })).await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, want));
     }
     let long = Some(WriteOptions { idempotency_key: "k".repeat(65), ..Default::default() });
@@ -204,9 +226,14 @@ pub async fn batches(mut a: Graph, _b: Graph) {
     let items = vec![BatchItem { call: None }; 1_001];
     assert_eq!(fields(&a.batch(BatchRequest { items, options: None }).await.unwrap_err()), ["items"]);
     let one = user(&mut a).await;
-    let items = vec![BatchItem { call: None }, BatchItem { call: Some(Call::ObjectGet(ObjectGetRequest { id: one, options: None })) }];
+    let items = vec![
+        BatchItem { call: None },
+        BatchItem { call: Some(Call::ObjectGet(ObjectGetRequest { id: one, options: None })) },
+    ];
     let answer = a.batch(BatchRequest { items, options: None }).await.unwrap().into_inner();
-    assert!(matches!(&answer.results[0].result, Some(batch_result::Result::Error(e)) if e.violations[0].field == "call"));
+    assert!(
+        matches!(&answer.results[0].result, Some(batch_result::Result::Error(e)) if e.violations[0].field == "call")
+    );
     assert!(matches!(&answer.results[1].result, Some(batch_result::Result::ObjectGet(_))));
 }
 
@@ -218,7 +245,9 @@ pub async fn ends_of_the_wrong_type(mut a: Graph, _b: Graph) {
     let status = a.assoc_add(link(post, "authored", one, 1)).await.unwrap_err();
     assert_eq!(reason(&status), "TYPE_MISMATCH");
     let calls = vec![Call::AssocCount(AssocCountRequest { id1: one, r#type: "follows".to_owned(), options: None })];
-    assert!(matches!(&batch(&mut a, calls).await.results[0].result, Some(batch_result::Result::AssocCount(c)) if c.count == 0));
+    assert!(
+        matches!(&batch(&mut a, calls).await.results[0].result, Some(batch_result::Result::AssocCount(c)) if c.count == 0)
+    );
 }
 
 pub async fn deadlines_and_sizes(mut a: Graph, _b: Graph) {
@@ -229,7 +258,10 @@ pub async fn deadlines_and_sizes(mut a: Graph, _b: Graph) {
     let status = a.object_get(request).await.unwrap_err();
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     let huge = data([("x", text(&"x".repeat(5 * 1024 * 1024)))]);
-    let status = a.object_add(ObjectAddRequest { r#type: "user".to_owned(), data: huge, ..Default::default() }).await.unwrap_err();
+    let status = a
+        .object_add(ObjectAddRequest { r#type: "user".to_owned(), data: huge, ..Default::default() })
+        .await
+        .unwrap_err();
     assert!(matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange), "{status:?}");
     // The connection is still good.
     let mut request = Request::new(ObjectGetRequest { id, options: None });

@@ -61,7 +61,8 @@ fn places(assocs: &[Assoc]) -> Vec<(i64, i64)> {
 
 /// Adds users and links `id1` to them at the given times; answers with the users and the last token.
 async fn linked(graph: &mut Graph, id1: i64, atype: &str, times: &[i64]) -> (Vec<i64>, String) {
-    let adds = times.iter().map(|_| Call::ObjectAdd(ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() }));
+    let adds =
+        times.iter().map(|_| Call::ObjectAdd(ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() }));
     let mut ids = Vec::new();
     for result in batch(graph, adds.collect()).await.results {
         let Some(BatchResult::ObjectAdd(added)) = result.result else { panic!("{result:?}") };
@@ -101,7 +102,10 @@ pub async fn objects(mut a: Graph, mut b: Graph) {
     let deleted = b.object_delete(delete.clone()).await.unwrap().into_inner();
     assert!(deleted.deleted);
     let missing = a.object_get(get(&deleted.session_token)).await.unwrap_err();
-    assert_eq!((missing.code(), missing.get_details_error_info().unwrap().reason.as_str()), (Code::NotFound, "NOT_FOUND"));
+    assert_eq!(
+        (missing.code(), missing.get_details_error_info().unwrap().reason.as_str()),
+        (Code::NotFound, "NOT_FOUND")
+    );
     assert!(missing.metadata().contains_key("tao-session-token"), "errors carry the session too");
     assert!(!a.object_delete(delete).await.unwrap().into_inner().deleted);
 }
@@ -126,8 +130,12 @@ pub async fn updates(mut a: Graph, mut b: Graph) {
     assert_eq!(got.object, Some(object));
     // The same expectation no longer holds.
     let status = b.object_update(update).await.unwrap_err();
-    assert_eq!((status.code(), status.get_details_error_info().unwrap().reason.as_str()), (Code::Aborted, "VERSION_MISMATCH"));
-    let status = b.object_delete(ObjectDeleteRequest { id, expected_version: Some(9), ..Default::default() }).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+        (Code::Aborted, "VERSION_MISMATCH")
+    );
+    let status =
+        b.object_delete(ObjectDeleteRequest { id, expected_version: Some(9), ..Default::default() }).await.unwrap_err();
     assert_eq!(status.code(), Code::Aborted);
 }
 
@@ -164,7 +172,12 @@ pub async fn placement(mut a: Graph, _b: Graph) {
     let request = ObjectAddRequest { r#type: "post".to_owned(), placement: near.clone(), ..Default::default() };
     let two = a.object_add(request).await.unwrap().into_inner().object.unwrap().id;
     assert_eq!(shard(one), shard(two));
-    let ids = a.allocate_ids(AllocateIdsRequest { count: 3, placement: near, ..Default::default() }).await.unwrap().into_inner().ids;
+    let ids = a
+        .allocate_ids(AllocateIdsRequest { count: 3, placement: near, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .ids;
     assert!(ids.iter().all(|id| shard(*id) == shard(one)));
     let keyed = |key: &str| AllocateIdsRequest {
         placement: Some(Placement { r#where: Some(placement::Where::ShardKey(key.to_owned())) }),
@@ -243,9 +256,12 @@ pub async fn change_type(mut a: Graph, mut b: Graph) {
     let (assoc, token) = (changed.assoc.unwrap(), changed.session_token);
     assert_eq!((assoc.r#type.as_str(), assoc.time, changed.count), ("messaged", 5, 1));
     assert_eq!(assoc.data, data([("k", int(1))]));
-    for (id1, atype, want) in
-        [(ann, "follows", vec![]), (bob, "followed_by", vec![]), (ann, "messaged", vec![(5, bob)]), (bob, "messaged_by", vec![(5, ann)])]
-    {
+    for (id1, atype, want) in [
+        (ann, "follows", vec![]),
+        (bob, "followed_by", vec![]),
+        (ann, "messaged", vec![(5, bob)]),
+        (bob, "messaged_by", vec![(5, ann)]),
+    ] {
         assert_eq!(range(&mut a, id1, atype, &token).await, want, "{atype}");
         assert_eq!(count(&mut a, id1, atype, &token).await, want.len() as i64, "{atype}");
     }
@@ -259,7 +275,14 @@ pub async fn edges_keep_their_order(mut a: Graph, mut b: Graph) {
     want.sort_unstable();
     want.reverse();
     assert_eq!(range(&mut b, one, "friend", &token).await, want);
-    let part = AssocRangeRequest { id1: one, r#type: "friend".to_owned(), offset: 2, limit: 3, options: seen(&token), ..Default::default() };
+    let part = AssocRangeRequest {
+        id1: one,
+        r#type: "friend".to_owned(),
+        offset: 2,
+        limit: 3,
+        options: seen(&token),
+        ..Default::default()
+    };
     let part = b.assoc_range(part).await.unwrap().into_inner();
     assert_eq!(places(&part.assocs), want[2..5]);
     assert!(!part.next_cursor.is_empty());
@@ -299,7 +322,9 @@ pub async fn time_ranges(mut a: Graph, mut b: Graph) {
     let times: Vec<i64> = (0..200).collect();
     let (_, token) = linked(&mut a, one, "messaged", &times).await;
     let all = range(&mut a, one, "messaged", &token).await;
-    for (low, high, limit) in [(50, 59, 100), (0, 0, 10), (150, 4_000_000_000, 20), (199, 199, 1), (10, 180, 64), (500, 600, 5)] {
+    for (low, high, limit) in
+        [(50, 59, 100), (0, 0, 10), (150, 4_000_000_000, 20), (199, 199, 1), (10, 180, 64), (500, 600, 5)]
+    {
         let want: Vec<_> = all.iter().copied().filter(|(t, _)| (low..=high).contains(t)).collect();
         let (mut got, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -323,7 +348,13 @@ pub async fn time_ranges(mut a: Graph, mut b: Graph) {
         }
         assert_eq!(got, want, "{low}..={high}");
     }
-    let open = AssocTimeRangeRequest { id1: one, r#type: "messaged".to_owned(), low: Some(190), options: seen(&token), ..Default::default() };
+    let open = AssocTimeRangeRequest {
+        id1: one,
+        r#type: "messaged".to_owned(),
+        low: Some(190),
+        options: seen(&token),
+        ..Default::default()
+    };
     assert_eq!(b.assoc_time_range(open).await.unwrap().into_inner().assocs.len(), 10);
 }
 
@@ -389,7 +420,13 @@ pub async fn long_lists(mut a: Graph, mut b: Graph) {
     let far = b.assoc_range(page(6_400, "")).await.unwrap().into_inner();
     assert_eq!(far.assocs.first().map(|a| a.time), Some(99));
     assert_eq!(b.assoc_range(page(7_000, "")).await.unwrap().into_inner().assocs, []);
-    let old = AssocTimeRangeRequest { id1: one, r#type: "messaged".to_owned(), high: Some(3), options: seen(&token), ..Default::default() };
+    let old = AssocTimeRangeRequest {
+        id1: one,
+        r#type: "messaged".to_owned(),
+        high: Some(3),
+        options: seen(&token),
+        ..Default::default()
+    };
     assert_eq!(b.assoc_time_range(old).await.unwrap().into_inner().assocs.len(), 4);
 }
 
@@ -404,7 +441,14 @@ pub async fn large_answers_end_early(mut a: Graph, mut b: Graph) {
     }
     let (mut total, mut pages, mut cursor) = (0, 0, String::new());
     loop {
-        let request = AssocRangeRequest { id1: one, r#type: "follows".to_owned(), limit: 100, cursor, options: seen(&token), ..Default::default() };
+        let request = AssocRangeRequest {
+            id1: one,
+            r#type: "follows".to_owned(),
+            limit: 100,
+            cursor,
+            options: seen(&token),
+            ..Default::default()
+        };
         let page = b.assoc_range(request).await.unwrap().into_inner();
         assert!(prost::Message::encoded_len(&page) <= 3 * 1024 * 1024);
         total += page.assocs.len();
@@ -415,7 +459,13 @@ pub async fn large_answers_end_early(mut a: Graph, mut b: Graph) {
         }
     }
     assert!(total == 80 && pages == 2, "{total} edges on {pages} pages");
-    let get = AssocGetRequest { id1: one, r#type: "follows".to_owned(), id2s: ids.clone(), options: seen(&token), ..Default::default() };
+    let get = AssocGetRequest {
+        id1: one,
+        r#type: "follows".to_owned(),
+        id2s: ids.clone(),
+        options: seen(&token),
+        ..Default::default()
+    };
     let got = b.assoc_get(get.clone()).await.unwrap().into_inner();
     assert_eq!(got.assocs.len() + got.remaining.len(), 80);
     let rest = b.assoc_get(AssocGetRequest { id2s: got.remaining, ..get }).await.unwrap().into_inner();
@@ -443,7 +493,12 @@ pub async fn batches(mut a: Graph, mut b: Graph) {
         Call::AssocCount(AssocCountRequest { id1: bob, r#type: "followed_by".to_owned(), options: None }),
         Call::AssocRange(AssocRangeRequest { id1: ann, r#type: "follows".to_owned(), ..Default::default() }),
         Call::AssocTimeRange(AssocTimeRangeRequest { id1: ann, r#type: "follows".to_owned(), ..Default::default() }),
-        Call::AssocGet(AssocGetRequest { id1: ann, r#type: "follows".to_owned(), id2s: vec![bob], ..Default::default() }),
+        Call::AssocGet(AssocGetRequest {
+            id1: ann,
+            r#type: "follows".to_owned(),
+            id2s: vec![bob],
+            ..Default::default()
+        }),
     ];
     let items = reads.into_iter().map(|call| BatchItem { call: Some(call) }).collect();
     let got = b.batch(BatchRequest { items, options: seen(&answer.session_token) }).await.unwrap().into_inner();
@@ -482,7 +537,8 @@ pub async fn multi_get(mut a: Graph, mut b: Graph) {
     let got = a.object_multi_get(ObjectMultiGetRequest { ids: big, options: None }).await.unwrap().into_inner();
     assert!(prost::Message::encoded_len(&got) <= 3 * 1024 * 1024);
     let fitting = got.results.iter().filter(|r| matches!(r.result, Some(ObjectResult::Object(_)))).count();
-    let too_large = got.results.iter().filter(|r| matches!(&r.result, Some(ObjectResult::Error(e)) if e.code == 8)).count();
+    let too_large =
+        got.results.iter().filter(|r| matches!(&r.result, Some(ObjectResult::Error(e)) if e.code == 8)).count();
     assert!((40..60).contains(&fitting) && fitting + too_large == 60, "{fitting} + {too_large}");
 }
 
@@ -495,7 +551,8 @@ pub async fn idempotent_writes(mut a: Graph, mut b: Graph) {
     a.object_update(ObjectUpdateRequest { options: None, ..update.clone() }).await.unwrap();
     let again = b.object_update(update.clone()).await.unwrap().into_inner();
     assert_eq!(again.object, first.object, "the first outcome, although the object has changed since");
-    let got = b.object_get(ObjectGetRequest { id: one, options: seen(&again.session_token) }).await.unwrap().into_inner();
+    let got =
+        b.object_get(ObjectGetRequest { id: one, options: seen(&again.session_token) }).await.unwrap().into_inner();
     assert!(got.object.unwrap().version >= 2);
     let mut other = Request::new(ObjectUpdateRequest { add: [("n".to_owned(), 2)].into(), options: None, ..update });
     other.metadata_mut().insert("tao-idempotency-key", key.parse().unwrap());
@@ -509,13 +566,21 @@ pub async fn consistency_levels(mut a: Graph, mut b: Graph) {
         let update = ObjectUpdateRequest { id: one, set: data([("n", int(round))]), ..Default::default() };
         let token = a.object_update(update).await.unwrap().into_inner().session_token;
         let strong = ReadOptions { consistency: Consistency::Strong as i32, ..Default::default() };
-        let fresh = ReadOptions { consistency: Consistency::AtLeastAsFresh as i32, session_token: token.clone(), ..Default::default() };
+        let fresh = ReadOptions {
+            consistency: Consistency::AtLeastAsFresh as i32,
+            session_token: token.clone(),
+            ..Default::default()
+        };
         for options in [strong, fresh] {
             let got = b.object_get(ObjectGetRequest { id: one, options: Some(options) }).await.unwrap().into_inner();
             assert_eq!(got.object.unwrap().data["n"], int(round));
             assert!(!got.session_token.is_empty());
         }
-        let bounded = ReadOptions { consistency: Consistency::BoundedStaleness as i32, max_staleness_ms: 60_000, ..Default::default() };
+        let bounded = ReadOptions {
+            consistency: Consistency::BoundedStaleness as i32,
+            max_staleness_ms: 60_000,
+            ..Default::default()
+        };
         b.object_get(ObjectGetRequest { id: one, options: Some(bounded) }).await.unwrap();
     }
 }
@@ -577,7 +642,8 @@ pub async fn concurrent_writers_keep_counts(mut a: Graph, b: Graph) {
             for n in 0..40 {
                 let other = others[((w * 7 + n * 3) % 20) as usize];
                 if (w + n) % 3 == 0 {
-                    let delete = AssocDeleteRequest { id1: hub, r#type: "friend".to_owned(), id2: other, ..Default::default() };
+                    let delete =
+                        AssocDeleteRequest { id1: hub, r#type: "friend".to_owned(), id2: other, ..Default::default() };
                     graph.assoc_delete(delete).await.unwrap();
                 } else {
                     graph.assoc_add(link(hub, "friend", other, n as i64)).await.unwrap();
@@ -589,12 +655,26 @@ pub async fn concurrent_writers_keep_counts(mut a: Graph, b: Graph) {
         writer.await.unwrap();
     }
     let strong = Some(ReadOptions { consistency: Consistency::Strong as i32, ..Default::default() });
-    let request = AssocRangeRequest { id1: hub, r#type: "friend".to_owned(), limit: 100, options: strong.clone(), ..Default::default() };
+    let request = AssocRangeRequest {
+        id1: hub,
+        r#type: "friend".to_owned(),
+        limit: 100,
+        options: strong.clone(),
+        ..Default::default()
+    };
     let list = a.assoc_range(request).await.unwrap().into_inner().assocs;
-    let counted = a.assoc_count(AssocCountRequest { id1: hub, r#type: "friend".to_owned(), options: strong.clone() }).await.unwrap();
+    let counted = a
+        .assoc_count(AssocCountRequest { id1: hub, r#type: "friend".to_owned(), options: strong.clone() })
+        .await
+        .unwrap();
     assert_eq!(counted.into_inner().count, list.len() as i64);
     for other in others {
-        let request = AssocRangeRequest { id1: other, r#type: "friend".to_owned(), options: strong.clone(), ..Default::default() };
+        let request = AssocRangeRequest {
+            id1: other,
+            r#type: "friend".to_owned(),
+            options: strong.clone(),
+            ..Default::default()
+        };
         let inverse = a.assoc_range(request).await.unwrap().into_inner().assocs;
         let want: Vec<_> = list.iter().filter(|a| a.id2 == other).map(|a| (a.time, hub)).collect();
         assert_eq!(places(&inverse), want);

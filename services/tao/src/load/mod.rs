@@ -39,7 +39,8 @@ enum Output {
 
 /// Arguments of `tao load`.
 #[derive(Debug, Args)]
-#[command(after_help = "Each id of the file becomes an object with the field `external_id`. A pair that comes again keeps its newest time;
+#[command(
+    after_help = "Each id of the file becomes an object with the field `external_id`. A pair that comes again keeps its newest time;
 an edge without a time gets 0. Lines that begin with # or %, and a first line of words, are passed over; edges from an id to
 itself and lines that are no edge are skipped and reported. The whole graph is held in memory: about 12 bytes an edge.
 
@@ -47,7 +48,8 @@ A load that was interrupted goes on where it was when it is run again: what it h
 
 Examples:
   tao load friends.txt.gz --type friend --undirected
-  zcat big.gz | tao load - --type follows --rate 5000")]
+  zcat big.gz | tao load - --type follows --rate 5000"
+)]
 pub struct LoadArgs {
     /// The edge list, plain or gzip; - for standard input (which can't be resumed)
     file: PathBuf,
@@ -97,7 +99,8 @@ pub enum Ended {
 
 /// Loads an edge list.
 pub fn load(args: &LoadArgs) -> Result<Ended> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
     runtime.block_on(run(args))
 }
 
@@ -125,7 +128,10 @@ async fn run(args: &LoadArgs) -> Result<Ended> {
     if state.is_resumed {
         eprintln!("going on with a load that was interrupted");
     }
-    let client = Client::new(&args.address, ClientOptions { deadline: Duration::from_secs(60), attempts: 40, ..Default::default() })?;
+    let client = Client::new(
+        &args.address,
+        ClientOptions { deadline: Duration::from_secs(60), attempts: 40, ..Default::default() },
+    )?;
     let session = client.session();
     let begun = Instant::now();
     let stop = Stop::listen();
@@ -139,7 +145,10 @@ async fn run(args: &LoadArgs) -> Result<Ended> {
     state.sync()?;
     if ended == Ended::Interrupted {
         match path {
-            Some(path) => eprintln!("interrupted; what is done is kept in {}: run the same command again to go on", path.display()),
+            Some(path) => eprintln!(
+                "interrupted; what is done is kept in {}: run the same command again to go on",
+                path.display()
+            ),
             None => eprintln!("interrupted; run the same command again from the start"),
         }
         return Ok(ended);
@@ -226,11 +235,17 @@ impl Progress {
 }
 
 /// Makes the objects that are still missing. Each has its own idempotency key: made twice, it is the same object.
-async fn make_objects(args: &LoadArgs, session: &Session, list: &EdgeList, state: &mut State, stop: &Stop) -> Result<Ended> {
+async fn make_objects(
+    args: &LoadArgs,
+    session: &Session,
+    list: &EdgeList,
+    state: &mut State,
+    stop: &Stop,
+) -> Result<Ended> {
     let size = usize::from(args.batch);
-    let missing: Vec<usize> =
-        (0..list.ids.len()).step_by(size).filter(|from| state.objects[*from].is_none()).collect();
-    let mut progress = Progress::new("objects", list.ids.len(), list.ids.len() - (missing.len() * size).min(list.ids.len()));
+    let missing: Vec<usize> = (0..list.ids.len()).step_by(size).filter(|from| state.objects[*from].is_none()).collect();
+    let mut progress =
+        Progress::new("objects", list.ids.len(), list.ids.len() - (missing.len() * size).min(list.ids.len()));
     let run = state.run.clone();
     let batches = missing.into_iter().take_while(|_| !stop.is_asked()).map(|from| {
         let ids = &list.ids[from..(from + size).min(list.ids.len())];
@@ -251,7 +266,9 @@ async fn make_objects(args: &LoadArgs, session: &Session, list: &EdgeList, state
     while let Some(answered) = running.next().await {
         let (from, results) = answered?;
         let ids = results.into_iter().map(|result| match result {
-            BatchResult::ObjectAdd(added) => added.object.map(|o| o.id).context("an object was added without an answer"),
+            BatchResult::ObjectAdd(added) => {
+                added.object.map(|o| o.id).context("an object was added without an answer")
+            }
             other => bail!("an unexpected answer: {other:?}"),
         });
         let ids = ids.collect::<Result<Vec<_>>>()?;
@@ -264,12 +281,19 @@ async fn make_objects(args: &LoadArgs, session: &Session, list: &EdgeList, state
 }
 
 /// Writes the edges that are still missing. An edge that is written twice is the same edge.
-async fn write_edges(args: &LoadArgs, session: &Session, list: &EdgeList, state: &mut State, stop: &Stop) -> Result<Ended> {
+async fn write_edges(
+    args: &LoadArgs,
+    session: &Session,
+    list: &EdgeList,
+    state: &mut State,
+    stop: &Stop,
+) -> Result<Ended> {
     let size = usize::from(args.batch);
     let objects: Vec<i64> = state.objects.iter().copied().flatten().collect();
     let missing: Vec<usize> = (0..list.edges.len()).step_by(size).filter(|from| !state.edges.contains(from)).collect();
     let total = missing.len();
-    let mut progress = Progress::new("edges", list.edges.len(), list.edges.len() - (total * size).min(list.edges.len()));
+    let mut progress =
+        Progress::new("edges", list.edges.len(), list.edges.len() - (total * size).min(list.edges.len()));
     let begun = tokio::time::Instant::now();
     let batches = missing.into_iter().enumerate().take_while(|_| !stop.is_asked()).map(|(n, from)| {
         let edges = &list.edges[from..(from + size).min(list.edges.len())];
@@ -358,7 +382,13 @@ fn summary(args: &LoadArgs, list: &EdgeList, written: usize, objects: Duration, 
         println!("{summary}");
         return;
     }
-    println!("{} objects in {:.1} s, {} edges in {:.1} s: {rate:.0} edges/s", list.ids.len(), objects.as_secs_f64(), written, edges.as_secs_f64());
+    println!(
+        "{} objects in {:.1} s, {} edges in {:.1} s: {rate:.0} edges/s",
+        list.ids.len(),
+        objects.as_secs_f64(),
+        written,
+        edges.as_secs_f64()
+    );
     for (count, reason) in [
         (skipped.repeated, "pairs that came again; their newest time is kept"),
         (skipped.to_itself, "edges from an id to itself"),

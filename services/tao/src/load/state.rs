@@ -25,11 +25,19 @@ pub struct Job {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
-    Job { job: Job, run: String },
+    Job {
+        job: Job,
+        run: String,
+    },
     /// The ids of the objects from this place on.
-    Objects { from: usize, ids: Vec<i64> },
+    Objects {
+        from: usize,
+        ids: Vec<i64>,
+    },
     /// Edges from this place on, one batch.
-    Edges { from: usize },
+    Edges {
+        from: usize,
+    },
     Done,
 }
 
@@ -93,7 +101,10 @@ impl State {
         file.set_len(whole as u64)?;
         state.file = Some(file);
         if whole == 0 {
-            ensure!(text.is_empty() || text.starts_with(b"{\"Job\""), "{name} is not a state file of tao load: name another with --state");
+            ensure!(
+                text.is_empty() || text.starts_with(b"{\"Job\""),
+                "{name} is not a state file of tao load: name another with --state"
+            );
             state.append(&Line::Job { job: job.clone(), run: state.run.clone() }, true)?;
         }
         Ok(state)
@@ -109,7 +120,8 @@ impl State {
                 self.is_resumed = true;
             }
             Line::Objects { from, ids } => {
-                let places = self.objects.get_mut(from..from + ids.len()).context("names objects that the input has not")?;
+                let places =
+                    self.objects.get_mut(from..from + ids.len()).context("names objects that the input has not")?;
                 places.iter_mut().zip(ids).for_each(|(place, id)| *place = Some(id));
             }
             Line::Edges { from } => drop(self.edges.insert(from)),

@@ -40,16 +40,16 @@ struct Tiers {
 impl DevArgs {
     fn tiers(&self) -> Result<Tiers, Vec<String>> {
         if !self.listen.ip().is_loopback() {
-            return Err(vec![format!("listen: {} is not on loopback, and `tao dev` has no authentication", self.listen)]);
+            return Err(vec![format!(
+                "listen: {} is not on loopback, and `tao dev` has no authentication",
+                self.listen
+            )]);
         }
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let store = format!("sqlite:{}", self.data.join("tao.db").display());
         let shard = tao_shard::config::Options { listen: Some(any), store: Some(store), ..Default::default() };
-        let leader = tao_leader::config::Options {
-            listen: Some(any),
-            cache_size: Some(self.cache_size),
-            ..Default::default()
-        };
+        let leader =
+            tao_leader::config::Options { listen: Some(any), cache_size: Some(self.cache_size), ..Default::default() };
         let follower = tao_follower::config::Options {
             listen: Some(self.listen),
             cache_size: Some(self.cache_size),

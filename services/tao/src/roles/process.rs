@@ -143,7 +143,8 @@ impl CommonArgs {
 
 fn schema(file: Option<&Path>) -> Result<Schema, Vec<String>> {
     let Some(path) = file else { return Ok(Schema::social()) };
-    let text = std::fs::read_to_string(path).map_err(|e| vec![format!("schema: {} can't be read: {e}", path.display())])?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| vec![format!("schema: {} can't be read: {e}", path.display())])?;
     Schema::parse(&text).map_err(|problems| problems.lines().map(|p| format!("schema: {p}")).collect())
 }
 
@@ -153,7 +154,8 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     tiers: impl FnOnce(Server) -> F,
 ) -> anyhow::Result<()> {
     // What spans connections (stores, links between tiers, change streams) runs on this thread; connections on the workers.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
     runtime.block_on(async {
         let metrics = MetricsHandle::install();
         let telemetry = telemetry::init(&common.telemetry)?;
@@ -168,8 +170,14 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         let (ended, admin_shutdown) = Shutdown::new();
         let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, admin_shutdown));
         let workers = Workers::new("tao-worker", common.workers).context("can't start worker threads")?;
-        let server =
-            Server { schema: Arc::new(common.schema), clock: Arc::new(SystemClock), workers, readiness, shutdown, admin };
+        let server = Server {
+            schema: Arc::new(common.schema),
+            clock: Arc::new(SystemClock),
+            workers,
+            readiness,
+            shutdown,
+            admin,
+        };
         let result = tiers(server).await;
         ended.trigger();
         serving.await.context("the admin port's task failed")??;

@@ -40,7 +40,8 @@ pub async fn load(address: SocketAddr, file: &Path) -> Result<Sample> {
         let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
         return serde_json::from_str(&text).with_context(|| format!("{} is not a sample's ids", file.display()));
     }
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.timeout(Duration::from_secs(10)).tcp_nodelay(true);
+    let channel =
+        Endpoint::from_shared(format!("http://{address}"))?.timeout(Duration::from_secs(10)).tcp_nodelay(true);
     let mut graph = GraphServiceClient::new(channel.connect().await?);
     let mut sample = Sample::default();
     let mut users = Vec::new();
@@ -60,7 +61,8 @@ pub async fn load(address: SocketAddr, file: &Path) -> Result<Sample> {
     for (user, post) in LIKES {
         link(&mut graph, users[user], "likes", sample.posts[post]).await?;
     }
-    std::fs::write(file, serde_json::to_vec_pretty(&sample)?).with_context(|| format!("can't write {}", file.display()))?;
+    std::fs::write(file, serde_json::to_vec_pretty(&sample)?)
+        .with_context(|| format!("can't write {}", file.display()))?;
     Ok(sample)
 }
 

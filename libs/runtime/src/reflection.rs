@@ -1,0 +1,20 @@
+//! Server reflection, in both versions: tools still differ in which they speak.
+
+use tonic::service::Routes;
+use tonic_reflection::server::{Builder, Error};
+
+/// Adds reflection of these services, and of health, to a server's routes.
+pub fn with_reflection(
+    routes: Routes,
+    descriptors: &'static [u8],
+    service_names: &[&'static str],
+) -> Result<Routes, Error> {
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health");
+        service_names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+    };
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+}
