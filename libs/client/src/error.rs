@@ -56,9 +56,10 @@ impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
         let said = |key: &str| info.as_ref().and_then(|i| i.metadata.get(key)).map(|v| v == "true");
-        // A transport that fails says nothing of a write: it may have arrived.
-        let is_transport =
-            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
+        // A transport that fails says nothing of a write: it may have arrived. It has many codes for a connection that was ended
+        // politely, INTERNAL among them, but always a cause of its own.
+        let is_transport = std::error::Error::source(&status).is_some()
+            || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
         let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
         Self::Call {
             code: status.code(),
