@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tao_model::limits::MAX_LIMIT;
 use tao_model::{Change, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
+use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
 use tokio::time::{Instant, timeout_at};
 
 use crate::entry::{Entry, Fresh, Mode};
@@ -24,25 +25,15 @@ pub trait Upstream: Send + Sync + 'static {
     /// Until when a caller waits.
     fn deadline(context: &Self::Context) -> Instant;
 
-    /// An object's state, at or above `floor`.
-    fn object(
+    /// A read of `owner`'s shard, answered at or above `floor`: the answer, and the freshness that the tier vouches for.
+    fn read(
         &self,
-        id: ObjectId,
+        owner: ObjectId,
+        op: Op,
         floor: Position,
         mode: Mode,
         context: &Self::Context,
-    ) -> impl Future<Output = Result<Fresh<Option<Bytes>>>> + Send;
-
-    /// A list's count and `newest` of its edges, at or above `floor`.
-    fn list(
-        &self,
-        id1: ObjectId,
-        atype: TypeId,
-        newest: usize,
-        floor: Position,
-        mode: Mode,
-        context: &Self::Context,
-    ) -> impl Future<Output = Result<Fresh<CachedList>>> + Send;
+    ) -> impl Future<Output = Result<Fresh<ReplyBody>>> + Send;
 }
 
 /// How a key is read.
@@ -153,9 +144,30 @@ impl<U: Upstream> CachedReader<U> {
     }
 }
 
-/// A value of another kind than its key's.
+/// What the next tier is asked for a key.
+fn question(key: Key, newest: usize) -> Op {
+    match key {
+        Key::Object(id) => Op::ObjectRead(internal::ObjectRead { id: id.get() }),
+        Key::List(id1, atype) => {
+            Op::ListRead(internal::ListRead { id1: id1.get(), atype: atype.0, newest: newest as u32 })
+        }
+    }
+}
+
+/// What the next tier's answer says of a key.
+fn answer(key: Key, reply: ReplyBody) -> Result<Entry> {
+    match (key, reply) {
+        (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object)),
+        (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, state.edges)
+            .map(|list| Entry::List(Arc::new(list)))
+            .ok_or_else(mixed_up),
+        _ => Err(mixed_up()),
+    }
+}
+
+/// A value that is not of its key's kind, or can't be read.
 fn mixed_up() -> Error {
-    Error::Internal { what: "a cached value is of another kind than its key".to_owned() }
+    Error::Internal { what: "an answer or a cached value is not of its key's kind".to_owned() }
 }
 
 impl<U: Upstream> Shared<U> {
@@ -171,16 +183,8 @@ impl<U: Upstream> Shared<U> {
         if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor).await {
             return Ok(found);
         }
-        let Fresh { as_of, value } = match key {
-            Key::Object(id) => {
-                let found = self.upstream.object(id, floor, mode, context).await?;
-                Fresh { as_of: found.as_of, value: Entry::Object(found.value) }
-            }
-            Key::List(id1, atype) => {
-                let found = self.upstream.list(id1, atype, newest, floor, mode, context).await?;
-                Fresh { as_of: found.as_of, value: Entry::List(Arc::new(found.value)) }
-            }
-        };
+        let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, context).await?;
+        let (as_of, value) = (reply.as_of, answer(key, reply.value)?);
         if as_of < floor {
             return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));
         }

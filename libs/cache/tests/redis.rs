@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use tao_cache::{CacheOptions, CachedList, CachedReader, Fresh, MemoryCache, Mode, Read, RedisCache, Upstream};
+use tao_cache::{CacheOptions, CachedReader, Fresh, MemoryCache, Mode, Read, RedisCache, Upstream};
 use tao_harness::{Redis, eventually_async};
-use tao_model::{Change, ChangeKind, ClusterId, ObjectId, Position, Result, ShardId, SystemClock, TypeId};
+use tao_model::{Change, ChangeKind, ClusterId, ObjectId, Position, Result, ShardId, SystemClock};
+use tao_proto::internal::{ObjectState, call::Op, reply::Result as ReplyBody};
 use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -26,14 +27,10 @@ impl Upstream for Leader {
         Instant::now() + SOON
     }
 
-    async fn object(&self, id: ObjectId, _: Position, _: Mode, (): &()) -> Result<Fresh<Option<Bytes>>> {
+    async fn read(&self, owner: ObjectId, _: Op, _: Position, _: Mode, (): &()) -> Result<Fresh<ReplyBody>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Ok(Fresh { as_of: self.head, value: Some(value(id, self.head)) })
-    }
-
-    async fn list(&self, _: ObjectId, _: TypeId, _: usize, _: Position, _: Mode, (): &()) -> Result<Fresh<CachedList>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        Ok(Fresh { as_of: self.head, value: CachedList::from_encoded(7, Bytes::new()).expect("a list") })
+        let state = ObjectState { object: Some(value(owner, self.head)) };
+        Ok(Fresh { as_of: self.head, value: ReplyBody::Object(state) })
     }
 }
 

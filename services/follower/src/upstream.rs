@@ -1,9 +1,7 @@
 //! The leader, as this follower's caches see it.
 
-use bytes::Bytes;
-use tao_cache::{CachedList, Fresh, Mode, Upstream};
-use tao_model::{Error, ObjectId, Position, Result, TypeId};
-use tao_proto::internal;
+use tao_cache::{Fresh, Mode, Upstream};
+use tao_model::{Error, ObjectId, Position, Result};
 use tao_rpc::{CallContext, Op, ReplyBody, TierClient, TierReply};
 use tokio::time::Instant;
 
@@ -23,16 +21,6 @@ impl Leader {
     pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
         self.client.call(context, op).await
     }
-
-    async fn read(&self, context: &CallContext, floor: Position, mode: Mode, op: Op) -> Result<TierReply> {
-        let context = CallContext {
-            floor,
-            strong: mode == Mode::Strong,
-            max_staleness_ms: if let Mode::MaxStaleness(ms) = mode { ms } else { 0 },
-            ..context.clone()
-        };
-        self.client.call(&context, op).await
-    }
 }
 
 /// A reply of another kind than its call's.
@@ -47,33 +35,21 @@ impl Upstream for Leader {
         context.deadline
     }
 
-    async fn object(
+    async fn read(
         &self,
-        id: ObjectId,
+        _: ObjectId,
+        op: Op,
         floor: Position,
         mode: Mode,
         context: &CallContext,
-    ) -> Result<Fresh<Option<Bytes>>> {
-        let reply = self.read(context, floor, mode, Op::ObjectRead(internal::ObjectRead { id: id.get() })).await?;
-        match reply.body {
-            ReplyBody::Object(state) => Ok(Fresh { as_of: reply.as_of, value: state.object }),
-            _ => Err(unexpected()),
-        }
-    }
-
-    async fn list(
-        &self,
-        id1: ObjectId,
-        atype: TypeId,
-        newest: usize,
-        floor: Position,
-        mode: Mode,
-        context: &CallContext,
-    ) -> Result<Fresh<CachedList>> {
-        let op = Op::ListRead(internal::ListRead { id1: id1.get(), atype: atype.0, newest: newest as u32 });
-        let reply = self.read(context, floor, mode, op).await?;
-        let ReplyBody::List(state) = reply.body else { return Err(unexpected()) };
-        let value = CachedList::from_encoded(state.count, state.edges).ok_or_else(unexpected)?;
-        Ok(Fresh { as_of: reply.as_of, value })
+    ) -> Result<Fresh<ReplyBody>> {
+        let context = CallContext {
+            floor,
+            strong: mode == Mode::Strong,
+            max_staleness_ms: if let Mode::MaxStaleness(ms) = mode { ms } else { 0 },
+            ..context.clone()
+        };
+        let reply = self.client.call(&context, op).await?;
+        Ok(Fresh { as_of: reply.as_of, value: reply.body })
     }
 }

@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use tao_cache::{CachedList, Fresh, Mode, Upstream};
-use tao_model::{ClusterInfo, Error, ObjectId, Position, Result, TypeId};
-use tao_proto::internal;
+use tao_cache::{Fresh, Mode, Upstream};
+use tao_model::{ClusterInfo, Error, ObjectId, Position, Result};
 use tao_rpc::{CallContext, Op, ReplyBody, TierClient, TierReply};
 use tokio::time::Instant;
 
@@ -42,17 +40,6 @@ impl Shard {
         };
         self.client.call(context, op).await
     }
-
-    async fn read(&self, context: &CallContext, id: ObjectId, floor: Position, op: Op) -> Result<TierReply> {
-        // The storage shard always reads its newest state.
-        let context = CallContext { floor, ..context.clone() };
-        self.call(&context, Some(id), op).await
-    }
-}
-
-/// A reply of another kind than its call's.
-fn unexpected() -> Error {
-    Error::Internal { what: "the storage shard answered with a reply of another kind".to_owned() }
 }
 
 impl Upstream for Shard {
@@ -62,33 +49,17 @@ impl Upstream for Shard {
         context.deadline
     }
 
-    async fn object(
+    /// The storage shard always reads its newest state, whatever the mode.
+    async fn read(
         &self,
-        id: ObjectId,
+        owner: ObjectId,
+        op: Op,
         floor: Position,
         _: Mode,
         context: &CallContext,
-    ) -> Result<Fresh<Option<Bytes>>> {
-        let reply = self.read(context, id, floor, Op::ObjectRead(internal::ObjectRead { id: id.get() })).await?;
-        match reply.body {
-            ReplyBody::Object(state) => Ok(Fresh { as_of: reply.as_of, value: state.object }),
-            _ => Err(unexpected()),
-        }
-    }
-
-    async fn list(
-        &self,
-        id1: ObjectId,
-        atype: TypeId,
-        newest: usize,
-        floor: Position,
-        _: Mode,
-        context: &CallContext,
-    ) -> Result<Fresh<CachedList>> {
-        let op = Op::ListRead(internal::ListRead { id1: id1.get(), atype: atype.0, newest: newest as u32 });
-        let reply = self.read(context, id1, floor, op).await?;
-        let ReplyBody::List(state) = reply.body else { return Err(unexpected()) };
-        let value = CachedList::from_encoded(state.count, state.edges).ok_or_else(unexpected)?;
-        Ok(Fresh { as_of: reply.as_of, value })
+    ) -> Result<Fresh<ReplyBody>> {
+        let context = CallContext { floor, ..context.clone() };
+        let reply = self.call(&context, Some(owner), op).await?;
+        Ok(Fresh { as_of: reply.as_of, value: reply.body })
     }
 }

@@ -50,7 +50,8 @@ impl From<ClientError> for Failure {
         };
         let message = match &error {
             ClientError::Call { violations, .. } if !violations.is_empty() => {
-                violations.iter().map(|(field, rule)| format!("\n  {field}: {rule}")).collect()
+                let rules: String = violations.iter().map(|(field, rule)| format!("\n  {field}: {rule}")).collect();
+                format!("the request breaks {} of the rules:{rules}", violations.len())
             }
             ClientError::Call { reason, message, .. } if !reason.is_empty() => format!("{message} ({reason})"),
             other => other.to_string(),

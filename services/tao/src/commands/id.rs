@@ -7,7 +7,7 @@ use serde_json::json;
 use tao_model::{IdLayout, ObjectId};
 
 use super::failure::Failure;
-use super::output::Format;
+use super::output::{Format, show};
 
 /// Arguments of `tao id`.
 #[derive(Debug, Args)]
@@ -45,13 +45,14 @@ pub fn id(args: &IdArgs) -> Result<(), Failure> {
         let id = ObjectId::new(*raw).ok_or_else(|| Failure::bad_input(format!("{raw} is not positive, as ids are")))?;
         let parts = args.bits.0.decode(id);
         let time = rfc3339(parts.time_ms);
-        match args.output {
-            Format::Text => println!("{id}  time {time}  shard {}  sequence {}", parts.shard, parts.sequence),
-            Format::Json => println!(
-                "{}",
+        let text = match args.output {
+            Format::Text => format!("{id}  time {time}  shard {}  sequence {}", parts.shard, parts.sequence),
+            Format::Json => {
                 json!({"id": raw.to_string(), "time": time, "time_ms": parts.time_ms, "shard": parts.shard.0, "sequence": parts.sequence})
-            ),
-        }
+                    .to_string()
+            }
+        };
+        show(&(text + "\n"))?;
     }
     Ok(())
 }

@@ -246,8 +246,7 @@ impl Command {
             let session = Client::new(&connection.address, ClientOptions::default())?.resume(connection.token.clone());
             let answer = send(&session, self, options).await?;
             let token = shows_token.then(|| session.token());
-            print!("{}", answer.print(format, token.as_deref()));
-            Ok(())
+            output::show(&answer.print(format, token.as_deref()))
         })
     }
 }
@@ -303,7 +302,8 @@ async fn send(session: &Session, command: Command, options: Option<ReadOptions>)
         Command::Edges { id1, atype, id2s, .. } => {
             let request = AssocGetRequest { id1, r#type: atype, id2s, low: None, high: None, options };
             let got = session.assoc_get(request).await?;
-            Answer::edges(got.assocs, Vec::new(), String::new())
+            let remaining = got.remaining.iter().map(i64::to_string).collect();
+            Answer::edges(got.assocs, Vec::new(), String::new()).with_remaining(remaining)
         }
         Command::Add { otype, fields, near, .. } => {
             let placement = near.map(|id| Placement { r#where: Some(placement::Where::Near(id)) });

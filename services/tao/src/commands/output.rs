@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 use tao_client::v1::value::Kind;
 use tao_client::v1::{Assoc, Object, Value};
+
+use super::failure::Failure;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,6 +27,16 @@ pub struct Answer {
     edges: Option<Vec<Assoc>>,
     objects: Vec<Object>,
     cursor: String,
+    /// Ids that were not looked at, since the answer was full.
+    remaining: Vec<String>,
+}
+
+/// Prints to standard output; a reader that has seen enough is no error.
+pub fn show(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Answer {
@@ -40,6 +53,11 @@ impl Answer {
     /// Edges, perhaps the objects at their other ends, and where to go on.
     pub fn edges(edges: Vec<Assoc>, objects: Vec<Object>, cursor: String) -> Self {
         Self { edges: Some(edges), objects, cursor, ..Self::default() }
+    }
+
+    /// And what was not looked at.
+    pub fn with_remaining(self, remaining: Vec<String>) -> Self {
+        Self { remaining, ..self }
     }
 
     /// As text, with a line end.
@@ -70,6 +88,9 @@ impl Answer {
         if !self.cursor.is_empty() {
             let _ = writeln!(out, "more: --cursor {}", self.cursor);
         }
+        if !self.remaining.is_empty() {
+            let _ = writeln!(out, "the answer was full; ask again for {}", self.remaining.join(" "));
+        }
         if let Some(token) = token {
             let _ = writeln!(out, "token: {token}");
         }
@@ -92,6 +113,9 @@ impl Answer {
         if !self.cursor.is_empty() {
             out.insert("next_cursor".to_owned(), self.cursor.clone().into());
         }
+        if !self.remaining.is_empty() {
+            out.insert("remaining".to_owned(), self.remaining.clone().into());
+        }
         if let Some(token) = token {
             out.insert("session_token".to_owned(), token.into());
         }
@@ -112,6 +136,8 @@ fn json_value(value: &Value) -> Json {
         None => Json::Null,
         Some(Kind::BoolValue(b)) => (*b).into(),
         Some(Kind::Int64Value(n)) => (*n).into(),
+        // JSON has no word for what is not finite.
+        Some(Kind::DoubleValue(d)) if !d.is_finite() => d.to_string().into(),
         Some(Kind::DoubleValue(d)) => (*d).into(),
         Some(Kind::StringValue(s)) => s.clone().into(),
         Some(Kind::BytesValue(b)) => b.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),

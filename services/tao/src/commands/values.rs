@@ -54,7 +54,9 @@ impl FromStr for Sum {
 fn guess(value: &str) -> Kind {
     let looks_like_a_number = value.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.');
     match (value.parse::<i64>(), value.parse::<f64>(), value.parse::<bool>()) {
-        (Ok(n), _, _) => Kind::Int64Value(n),
+        // What would not be printed as it was typed, such as 01234, is text.
+        (Ok(n), _, _) if n.to_string() == value => Kind::Int64Value(n),
+        (Ok(_), _, _) => Kind::StringValue(value.to_owned()),
         (_, Ok(d), _) if looks_like_a_number => Kind::DoubleValue(d),
         (_, _, Ok(b)) => Kind::BoolValue(b),
         _ => Kind::StringValue(value.to_owned()),
@@ -70,8 +72,11 @@ fn typed(kind: &str, value: &str) -> Result<Kind, String> {
         "bool" => Kind::BoolValue(value.parse().map_err(|_| wrong())?),
         "bytes" => {
             let digits = value.as_bytes().chunks(2);
-            let byte =
-                |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok().filter(|_| pair.len() == 2);
+            let byte = |pair: &[u8]| {
+                u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16)
+                    .ok()
+                    .filter(|_| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit))
+            };
             Kind::BytesValue(digits.map(byte).collect::<Option<Vec<u8>>>().ok_or_else(wrong)?.into())
         }
         other => return Err(format!("{other:?} is no kind: string, int, double, bool or bytes")),
@@ -91,13 +96,13 @@ mod tests {
         assert_eq!(kind("a=12"), Kind::Int64Value(12));
         assert_eq!(kind("a=-1.5"), Kind::DoubleValue(-1.5));
         assert_eq!(kind("a=true"), Kind::BoolValue(true));
-        for text in ["infinity", "nan", "1.2.3", "", "x=y"] {
+        for text in ["infinity", "nan", "1.2.3", "", "x=y", "01234", "+1"] {
             assert_eq!(kind(&format!("a={text}")), Kind::StringValue(text.to_owned()));
         }
         assert_eq!(kind("a:string=12"), Kind::StringValue("12".to_owned()));
         assert_eq!(kind("a:double=1"), Kind::DoubleValue(1.0));
         assert_eq!(kind("a:bytes=00ff"), Kind::BytesValue(vec![0, 255].into()));
-        for wrong in ["a", "a:int=x", "a:bytes=0", "a:bytes=zz", "a:date=1"] {
+        for wrong in ["a", "a:int=x", "a:bytes=0", "a:bytes=zz", "a:bytes=+1", "a:date=1"] {
             assert!(wrong.parse::<Field>().is_err(), "{wrong}");
         }
         assert_eq!("n=-3".parse(), Ok(Sum { name: "n".to_owned(), by: -3 }));
