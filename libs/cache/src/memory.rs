@@ -164,14 +164,18 @@ impl MemoryCache {
         let memory = self.stripes[stripe].lock();
         let floors = self.floors.load();
         let generation = self.stream.load().generation;
-        let there = self.entries.peek(&key).filter(|kept| kept.generation == generation).map(|kept| kept.as_of);
-        let is_fresh = as_of >= floors.w0 && as_of >= memory[bucket] && there.is_none_or(|there| as_of >= there);
+        let there = self.entries.peek(&key).filter(|kept| kept.generation == generation);
+        let is_newest = there.as_ref().is_none_or(|kept| as_of >= kept.as_of);
+        let is_fresh = as_of >= floors.w0 && as_of >= memory[bucket] && is_newest;
         // Rule 7: nothing is cached for a log without a stream.
         if !floors.connected || !is_fresh {
             metrics::counter!("tao_cache_fills_refused_total", "tier" => self.tier).increment(1);
             return false;
         }
-        self.entries.insert(key, Arc::new(Kept { as_of, generation, entry }));
+        // Of two equal states, the one that shows more stays: a count must not push a list out.
+        if there.is_none_or(|kept| as_of > kept.as_of || entry.bytes() > kept.entry.bytes()) {
+            self.entries.insert(key, Arc::new(Kept { as_of, generation, entry }));
+        }
         true
     }
 

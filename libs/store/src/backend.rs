@@ -105,8 +105,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault>;
     /// Whether this process still owns the database.
     async fn is_owner(&self) -> Result<bool, Fault>;
-    /// Deletes what has expired, in a bounded step.
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault>;
+    /// Deletes what has expired, in a bounded step; says whether there may be more.
+    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault>;
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault>;
     async fn list(&self, key: ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault>;
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault>;

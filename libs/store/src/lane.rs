@@ -21,6 +21,8 @@ const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
 pub(crate) const OWNER_CHECK: Duration = Duration::from_millis(250);
 /// How often what has expired is deleted.
 const EXPIRE: Duration = Duration::from_secs(10);
+/// Steps of a thousand rows each, at the most: more than a busy lane commits between two times, and no long pause for writers.
+const EXPIRE_STEPS: u32 = 10;
 /// How long the log is kept.
 const LOG_TTL_MS: u64 = 60 * 60 * 1_000;
 
@@ -117,8 +119,12 @@ impl Lane {
 
     async fn expire(&self) {
         let now = self.clock.now_ms();
-        if let Err(fault) = self.backend.expire(now, now.saturating_sub(LOG_TTL_MS)).await {
-            tracing::warn!(?fault, "can't delete what has expired");
+        for _ in 0..EXPIRE_STEPS {
+            match self.backend.expire(now, now.saturating_sub(LOG_TTL_MS)).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => return tracing::warn!(?fault, "can't delete what has expired"),
+            }
         }
     }
 

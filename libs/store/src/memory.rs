@@ -64,9 +64,9 @@ impl Backend for MemoryBackend {
         Ok(true)
     }
 
-    async fn expire(&self, outcomes_before_ms: u64, _: u64) -> Result<(), Fault> {
+    async fn expire(&self, outcomes_before_ms: u64, _: u64) -> Result<bool, Fault> {
         self.state.lock().outcomes.retain(|_, outcome| outcome.expires_ms >= outcomes_before_ms);
-        Ok(())
+        Ok(false)
     }
 
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {

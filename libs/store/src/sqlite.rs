@@ -75,7 +75,8 @@ impl Backend for SqliteBackend {
         row.fetch_optional(&self.readers).await.map(|row| row.is_some()).map_err(|e| fault(&e))
     }
 
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<(), Fault> {
+    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault> {
+        let mut more = false;
         for (sql, before) in [
             (
                 "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT 1000)",
@@ -87,9 +88,10 @@ impl Backend for SqliteBackend {
                 log_before_ms,
             ),
         ] {
-            query(sql).bind(before as i64).execute(&self.writer).await.map_err(|e| fault(&e))?;
+            let done = query(sql).bind(before as i64).execute(&self.writer).await.map_err(|e| fault(&e))?;
+            more |= done.rows_affected() >= 1000;
         }
-        Ok(())
+        Ok(more)
     }
 
     async fn objects(&self, wanted: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
