@@ -37,35 +37,47 @@ impl Flights {
     where
         F: Future<Output = Result<Fresh<Entry>>> + Send + 'static,
     {
+        let mut may_join = true;
         loop {
-            let (running, number, is_own) = self.join(key, newest, floor, &start);
+            let (running, number, joined) = self.join(key, newest, floor, may_join, &start);
             let guard = Ended { flights: self, key, number };
             let result = running.await;
             drop(guard);
             match result {
-                Err(Error::DeadlineExceeded { .. } | Error::Cancelled) if !is_own => {}
+                // The other's deadline, or its higher floor, may be the reason.
+                Err(Error::DeadlineExceeded { .. } | Error::Cancelled) if joined.is_some() => {}
+                Err(_) if joined.is_some_and(|joined| joined > floor) => may_join = false,
                 result => return result,
             }
         }
     }
 
-    fn join<F>(&self, key: Key, newest: usize, floor: Position, start: &impl Fn() -> F) -> (Running, u64, bool)
+    /// A flight, its number, and the floor that it has when it is somebody else's.
+    fn join<F>(
+        &self,
+        key: Key,
+        newest: usize,
+        floor: Position,
+        may_join: bool,
+        start: &impl Fn() -> F,
+    ) -> (Running, u64, Option<Position>)
     where
         F: Future<Output = Result<Fresh<Entry>>> + Send + 'static,
     {
         let mut state = self.state.lock();
-        if let Some(flight) = state.flights.get(&key)
+        if may_join
+            && let Some(flight) = state.flights.get(&key)
             && flight.floor >= floor
             && flight.newest >= newest
             && flight.running.peek().is_none()
         {
-            return (flight.running.clone(), flight.number, false);
+            return (flight.running.clone(), flight.number, Some(flight.floor));
         }
         let number = state.next;
         state.next += 1;
         let running = start().boxed().shared();
         state.flights.insert(key, Flight { number, floor, newest, running: running.clone() });
-        (running, number, true)
+        (running, number, None)
     }
 }
 
@@ -164,6 +176,28 @@ mod tests {
         assert!(futures::poll!(&mut alone).is_pending());
         drop(alone);
         assert!(flights.state.lock().flights.is_empty(), "nobody waits for it any more");
+    }
+
+    #[tokio::test]
+    async fn the_error_of_a_higher_floor_is_not_that_of_who_joined() {
+        let (flights, calls) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
+        let fly = |floor: u64| {
+            let calls = calls.clone();
+            flights.fly(key(), 0, at(floor), move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    tokio::task::yield_now().await;
+                    let seen = at(floor);
+                    if floor > 5 {
+                        Err(Error::TokenFromFuture { seen, head: at(5) })
+                    } else {
+                        Ok(Fresh { as_of: at(5), value: Entry::Object(None) })
+                    }
+                }
+            })
+        };
+        let (forged, honest) = futures::join!(fly(9), fly(1));
+        assert!(forged.is_err() && honest.is_ok() && calls.load(Ordering::SeqCst) == 2);
     }
 
     #[tokio::test]

@@ -205,7 +205,10 @@ impl MemoryCache {
         }
         let entry = match (&change.kind, &kept.entry) {
             (ChangeKind::Object(_, object), Entry::Object(_)) => Entry::Object(object.clone()),
-            (ChangeKind::List { prev, count, delta, .. }, Entry::List(list)) if kept.as_of >= *prev => {
+            // A base of another epoch may hold what was undone: a write's answer can come before the stream's reset.
+            (ChangeKind::List { prev, count, delta, .. }, Entry::List(list))
+                if kept.as_of >= *prev && kept.as_of.epoch == change.position.epoch =>
+            {
                 Entry::List(Arc::new(list.with_delta(*count, delta)))
             }
             (ChangeKind::List { .. } | ChangeKind::Object(..), Entry::Object(_) | Entry::List(_)) => {
@@ -214,6 +217,17 @@ impl MemoryCache {
             }
         };
         self.entries.insert(key, Arc::new(Kept { as_of: change.position, generation, entry }));
+    }
+
+    /// A write found at `position` that nothing was to be changed: what is older must not be shown by whoever acknowledges that.
+    pub fn outdate(&self, key: &Key, position: Position) {
+        let (stripe, bucket) = self.place(key);
+        let mut memory = self.stripes[stripe].lock();
+        memory[bucket] = memory[bucket].max(position);
+        let applied = self.stream.load().applied;
+        if self.entries.peek(key).is_some_and(|kept| kept.as_of.max(applied) < position) {
+            self.entries.remove(key);
+        }
     }
 
     /// Rule 6: changes that the stream carried after `previous`. Those that were applied before are seen again without harm.

@@ -93,11 +93,11 @@ impl Lasting {
         }
     }
 
-    fn remember_type(&mut self, id: ObjectId, otype: TypeId) {
+    /// Keeps the memory of types bounded; between batches, since a batch relies on what it did not load.
+    pub fn forget_some_types(&mut self) {
         if self.types.len() >= MAX_TYPES {
             self.types.clear();
         }
-        self.types.insert(id, otype);
     }
 }
 
@@ -116,9 +116,7 @@ pub(crate) struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     pub fn new(lasting: &'a mut Lasting, rows: Rows, head: Position, now_ms: u64) -> Self {
-        for (id, row) in &rows.objects {
-            lasting.remember_type(*id, row.otype);
-        }
+        lasting.types.extend(rows.objects.iter().map(|(id, row)| (*id, row.otype)));
         Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms }
     }
 
@@ -353,7 +351,8 @@ impl<'a> Overlay<'a> {
             || Error::Internal { what: format!("association type {atype} is not in this storage shard's schema") };
         let atype = schema.assoc(atype).ok_or_else(unknown)?;
         for (end, id, allowed) in [("id1", edge.id1, &atype.from), ("id2", edge.id2, &atype.to)] {
-            let Some(otype) = self.lasting.types.get(&id).filter(|_| !allowed.is_empty()) else { continue };
+            let known = self.rows.objects.get(&id).map(|row| &row.otype).or_else(|| self.lasting.types.get(&id));
+            let Some(otype) = known.filter(|_| !allowed.is_empty()) else { continue };
             if !allowed.contains(otype) {
                 let name = |t: &TypeId| schema.object(*t).map_or("unknown", |t| t.name.as_str());
                 let allowed: Vec<_> = allowed.iter().map(name).collect();
@@ -371,7 +370,6 @@ impl<'a> Overlay<'a> {
     /// Puts an object and gives it back encoded.
     fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
         let encoded = encode_object(&self.lasting.schema, id, &row)?;
-        self.lasting.remember_type(id, row.otype);
         self.rows.objects.insert(id, row.clone());
         self.back.objects.insert(id, Some(row));
         self.push(self.next_position(), ChangeKind::Object(id, Some(encoded.clone())));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tao_model::{Change, Error, Position, Result};
 use tokio::sync::broadcast;
+use tokio::time::{Duration, Instant};
 
 /// Commits that a subscriber may lag behind before it is cut off.
 const BACKLOG: usize = 8192;
@@ -34,8 +35,15 @@ impl Subscription {
     }
 }
 
+/// How long an owner that can't ask its database may still vouch for its log. Less than a successor waits (see `open`).
+const VOUCHED: Duration = Duration::from_millis(1_500);
+
 /// The lane's end of all subscriptions.
-pub(crate) struct Feed(Mutex<Option<State>>);
+pub(crate) struct Feed {
+    state: Mutex<Option<State>>,
+    /// When the database last said that this process owns it.
+    confirmed: Mutex<Instant>,
+}
 
 struct State {
     head: Position,
@@ -44,11 +52,26 @@ struct State {
 
 impl Feed {
     pub fn new(head: Position) -> Self {
-        Self(Mutex::new(Some(State { head, commits: broadcast::Sender::new(BACKLOG) })))
+        let state = State { head, commits: broadcast::Sender::new(BACKLOG) };
+        Self { state: Mutex::new(Some(state)), confirmed: Mutex::new(Instant::now()) }
+    }
+
+    /// The database has just said that this process owns it.
+    pub fn confirm(&self) {
+        *self.confirmed.lock() = Instant::now();
+    }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.lock().elapsed() < VOUCHED
     }
 
     pub fn subscribe(&self) -> Result<Subscription> {
-        let state = self.0.lock();
+        if !self.is_confirmed() {
+            return Err(Error::unavailable(
+                "the database can't be asked whether the log is still this storage shard's",
+            ));
+        }
+        let state = self.state.lock();
         let state =
             state.as_ref().ok_or_else(|| Error::unavailable("the log's end is not known: a commit is in doubt"))?;
         Ok(Subscription { start: state.head, commits: state.commits.subscribe() })
@@ -56,7 +79,7 @@ impl Feed {
 
     /// Hands on a commit; before its writers are answered.
     pub fn publish(&self, commit: Commit) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if let (Some(state), Some(last)) = (state.as_mut(), commit.changes.last()) {
             state.head = last.position;
             let _ = state.commits.send(Arc::new(commit));
@@ -65,16 +88,16 @@ impl Feed {
 
     /// Cuts everybody off: what was committed is not known.
     pub fn lose(&self) {
-        *self.0.lock() = None;
+        *self.state.lock() = None;
     }
 
     pub fn is_lost(&self) -> bool {
-        self.0.lock().is_none()
+        self.state.lock().is_none()
     }
 
     /// The log's end is known (again).
     pub fn resume(&self, head: Position) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.as_ref().is_none_or(|s| s.head != head) {
             *state = Some(State { head, commits: broadcast::Sender::new(BACKLOG) });
         }

@@ -94,14 +94,15 @@ impl Lane {
         loop {
             tokio::select! {
                 biased;
+                // Rare, and before the writes, which would leave them no turn when they never cease.
+                _ = check.tick() => self.check_owner().await,
+                _ = expire.tick() => self.expire().await,
                 taken = jobs.recv_many(&mut queue, MAX_BATCH) => {
                     if taken == 0 {
                         return;
                     }
                     self.take(&mut queue).await;
                 }
-                _ = check.tick() => self.check_owner().await,
-                _ = expire.tick() => self.expire().await,
             }
         }
     }
@@ -109,7 +110,8 @@ impl Lane {
     async fn check_owner(&self) {
         match self.backend.is_owner().await {
             Ok(true) if self.feed.is_lost() => self.recover().await,
-            Ok(true) | Err(Fault::Unreachable | Fault::Refused | Fault::InDoubt) => {}
+            Ok(true) => self.feed.confirm(),
+            Err(Fault::Unreachable | Fault::Refused | Fault::InDoubt) => {}
             Ok(false) | Err(Fault::Fenced) => {
                 tracing::error!("another storage shard has taken the database over");
                 self.feed.lose();
@@ -165,8 +167,10 @@ impl Lane {
             Err(fault) => {
                 let error = error(fault);
                 batch.into_iter().for_each(|job| job.fail(error.clone()));
-                if fault == Fault::InDoubt {
-                    self.recover().await;
+                match fault {
+                    Fault::InDoubt => self.recover().await,
+                    Fault::Fenced => self.feed.lose(),
+                    Fault::Unreachable | Fault::Refused => {}
                 }
             }
         }
@@ -175,14 +179,18 @@ impl Lane {
     /// After a commit in doubt: nobody may go on from memory until the log's end is known again.
     async fn recover(&self) {
         self.feed.lose();
-        if let Ok(head) = self.backend.head().await {
+        // Holding the log's end: a commit that is still under way is waited for.
+        if let Ok((head, _transaction)) = self.backend.begin().await {
+            self.feed.confirm();
             self.feed.resume(head);
         }
     }
 
     async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
         let (head, mut transaction) = self.backend.begin().await?;
+        self.feed.confirm();
         self.feed.resume(head);
+        self.lasting.forget_some_types();
         let mut wanted = Wanted::default();
         for job in batch {
             if let Job::Write(write, context, _) = job {
@@ -211,6 +219,11 @@ impl Lane {
         transaction.commit().await?;
         for (shard, until) in back.leases {
             self.lasting.generators[shard.0 as usize].1 = until;
+        }
+        for (id, row) in back.objects {
+            if let Some(row) = row {
+                self.lasting.types.insert(id, row.otype);
+            }
         }
         if !changes.is_empty() {
             self.feed.publish(Commit { previous: head, changes });

@@ -221,7 +221,7 @@ async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, O
 async fn outlive(before: &str) {
     if !before.is_empty() {
         tracing::warn!("the database was not given up by its last storage shard: taking it over");
-        tokio::time::sleep(OWNER_CHECK * 3).await;
+        tokio::time::sleep(OWNER_CHECK * 8).await;
     }
 }
 

@@ -92,6 +92,8 @@ pub trait Store: Send + Sync + 'static {
     async fn head(&self) -> Result<Position>;
     /// Every change after a start, from memory. An error when this process has lost the database to another.
     fn subscribe(&self) -> Result<Subscription>;
+    /// Whether this process has lately made sure that no other has taken the database over.
+    fn is_owner(&self) -> bool;
     /// Finishes what is queued, then closes.
     async fn close(&self);
 }

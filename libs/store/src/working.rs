@@ -20,7 +20,7 @@ use crate::feed::{Feed, Subscription};
 use crate::lane::{Job, Lane, error};
 use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
 
-/// Writes that may wait for the lane.
+/// Writes that may wait for the lane, and reads of objects for a connection.
 const MAX_QUEUED: usize = 16 * 1024;
 /// Objects that are read in one statement.
 const MAX_GATHERED: usize = 1_000;
@@ -37,7 +37,7 @@ pub(crate) struct Working {
     /// Taken at the end, so that the lane finishes what is queued and stops.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     lane: Mutex<Option<JoinHandle<()>>>,
-    asks: mpsc::UnboundedSender<ObjectsAsk>,
+    asks: mpsc::Sender<ObjectsAsk>,
 }
 
 impl Working {
@@ -54,7 +54,7 @@ impl Working {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
         let lane = Lane { backend: backend.clone(), feed: feed.clone(), clock, lasting };
         let lane = tokio::spawn(lane.run(queue));
-        let (asks, queue) = mpsc::unbounded_channel();
+        let (asks, queue) = mpsc::channel(MAX_QUEUED);
         let queue = Arc::new(AsyncMutex::new(queue));
         for _ in 0..readers {
             tokio::spawn(gather(backend.clone(), queue.clone()));
@@ -87,7 +87,7 @@ impl Working {
 }
 
 /// Reads objects: all that are asked for while the last statement ran go into one.
-async fn gather(backend: Arc<dyn Backend>, queue: Arc<AsyncMutex<mpsc::UnboundedReceiver<ObjectsAsk>>>) {
+async fn gather(backend: Arc<dyn Backend>, queue: Arc<AsyncMutex<mpsc::Receiver<ObjectsAsk>>>) {
     loop {
         let mut asks = Vec::new();
         if queue.lock().await.recv_many(&mut asks, MAX_GATHERED).await == 0 {
@@ -117,7 +117,13 @@ impl Store for Working {
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>> {
         let stopping = || Error::unavailable("the storage shard is stopping");
         let (to, answer) = oneshot::channel();
-        self.asks.send((ids.to_vec(), to)).map_err(|_| stopping())?;
+        self.asks.try_send((ids.to_vec(), to)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded {
+                what: format!("{MAX_QUEUED} reads are waiting for the database"),
+                retry_after: Duration::from_millis(100),
+            },
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
         let found = answer.await.map_err(|_| stopping())?;
         let AsOf { position, value } = found.as_ref().as_ref().map_err(|fault| error(*fault))?;
         let encoded = ids.iter().map(|id| value.get(id).map(|row| encode_object(&self.schema, *id, row)).transpose());
@@ -170,6 +176,10 @@ impl Store for Working {
 
     fn subscribe(&self) -> Result<Subscription> {
         self.feed.subscribe()
+    }
+
+    fn is_owner(&self) -> bool {
+        self.feed.is_confirmed()
     }
 
     async fn close(&self) {

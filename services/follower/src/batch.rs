@@ -1,7 +1,7 @@
 //! Batches: many calls in one round trip, in parallel, each with its own result or error.
 
-use futures::future::join_all;
-use tao_model::limits::MAX_ANSWER;
+use futures::StreamExt as _;
+use tao_model::limits::{MAX_ANSWER, MAX_BATCH};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::v1::{self, batch_item::Call};
 use tao_proto::{Answer, v1::BatchItem};
@@ -12,6 +12,9 @@ use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::validate::{Door, ReadCall};
 
+/// Items that run at once in a batch that reads lists: each answer may take 3 MiB before it is known whether it fits.
+const LISTS_AT_ONCE: usize = 16;
+
 /// One item, as validated.
 enum Item {
     Read(ReadCall, Session),
@@ -19,10 +22,20 @@ enum Item {
 }
 
 impl Executor {
-    /// Runs the items; an item that is invalid fails by itself.
-    pub async fn batch(&self, items: Vec<BatchItem>, session: &Session, context: &CallContext) -> Executed {
+    /// Runs the items; an item that is invalid fails by itself. The session that comes back has seen what the items' own have.
+    pub async fn batch(&self, items: Vec<BatchItem>, session: Session, context: &CallContext) -> (Executed, Session) {
         let door = self.door(session.info());
-        let checked: Vec<_> = items.into_iter().map(|item| (field(&item), check(&door, item, session))).collect();
+        let checked: Vec<_> = items.into_iter().map(|item| (field(&item), check(&door, item, &session))).collect();
+        let mut merged = session;
+        let mut at_once = MAX_BATCH;
+        for (_, item) in &checked {
+            if let Ok(Item::Read(_, own) | Item::Write(_, own)) = item {
+                merged.absorb(own);
+            }
+            if let Ok(Item::Read(ReadCall::Range(_) | ReadCall::Edges { .. }, _)) = item {
+                at_once = LISTS_AT_ONCE;
+            }
+        }
         let running = checked.into_iter().map(|(field, item)| async move {
             let executed = match item {
                 Ok(Item::Read(call, session)) => self.run_read(call, &session, context).await,
@@ -33,11 +46,13 @@ impl Executor {
         });
         let mut answer = Answer::new();
         let mut seen = Vec::new();
-        for (field, executed) in join_all(running).await {
+        // Each answer is taken in, or dropped where it doesn't fit, as soon as it is its turn.
+        let mut results = futures::stream::iter(running).buffered(at_once);
+        while let Some((field, executed)) = results.next().await {
             seen.extend(executed.seen);
             answers::push_batch_result(&mut answer, field, executed.result, MAX_ANSWER);
         }
-        Executed { result: Ok(answer), seen }
+        (Executed { result: Ok(answer), seen }, merged)
     }
 }
 

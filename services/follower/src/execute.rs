@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedReader, Fresh, Read};
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{ClusterInfo, Error, ObjectId, Result, Schema, ShardId, Write, WriteOutcome};
+use tao_model::{AssocRef, ClusterInfo, Error, Key, ObjectId, Result, Schema, ShardId, Write, WriteOutcome};
 use tao_proto::{Answer, convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody};
 
@@ -149,6 +149,9 @@ impl Executor {
         let mut seen: Vec<Seen> = outcome.changes.iter().map(|c| (c.shard, c.position)).collect();
         if let (true, Some(owner)) = (seen.is_empty(), owner) {
             seen.push((Self::shard(session, owner), outcome.position));
+            for key in self.keys(&write) {
+                self.reader.memory().outdate(&key, outcome.position);
+            }
         }
         Executed { result: self.write_answer(&write, outcome), seen }
     }
@@ -159,6 +162,23 @@ impl Executor {
         let outcome = convert::outcome(written, reply.as_of)?;
         self.reader.apply_write(&outcome.changes);
         Ok(outcome)
+    }
+
+    /// What a write of something that exists is about.
+    fn keys(&self, write: &Write) -> Vec<Key> {
+        let lists = |edge: &AssocRef| {
+            let inverse = self.schema.assoc(edge.atype).and_then(|t| t.inverse).map(|atype| Key::List(edge.id2, atype));
+            [Some(Key::List(edge.id1, edge.atype)), inverse].into_iter().flatten().collect()
+        };
+        match write {
+            Write::ObjectAdd { .. } => Vec::new(),
+            Write::ObjectUpdate { id, .. } | Write::ObjectUpsert { id, .. } | Write::ObjectDelete { id, .. } => {
+                vec![Key::Object(*id)]
+            }
+            Write::AssocAdd { edge, .. } | Write::AssocDelete { edge } | Write::AssocChangeType { edge, .. } => {
+                lists(edge)
+            }
+        }
     }
 
     fn write_answer(&self, write: &Write, outcome: WriteOutcome) -> Result<Answer> {

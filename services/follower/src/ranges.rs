@@ -17,7 +17,7 @@ use crate::upstream::unexpected;
 use crate::validate::{From, ListRef, RangeCall};
 
 /// Objects that are fetched at once for `with_objects`: the answer may be full before all are needed.
-const OBJECTS_AT_ONCE: usize = 500;
+const OBJECTS_AT_ONCE: usize = 200;
 
 /// Edges of one answer: encoded, indexed, in order.
 struct Page {

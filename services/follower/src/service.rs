@@ -196,7 +196,7 @@ impl GraphService for Graph {
         });
         match prepared {
             Ok((session, items, context)) => {
-                let executed = self.executor.batch(items, &session, &context).await;
+                let (executed, session) = self.executor.batch(items, session, &context).await;
                 respond(session, executed)
             }
             Err(error) => Err(error::to_status(&error)),

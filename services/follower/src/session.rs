@@ -170,6 +170,13 @@ impl Session {
         self.token.merge(other, |_| log);
     }
 
+    /// Takes over what a session of one of its calls has seen.
+    pub fn absorb(&mut self, other: &Self) {
+        if self.token != other.token {
+            self.merge(&other.token);
+        }
+    }
+
     /// How fresh its reads are.
     pub const fn mode(&self) -> Mode {
         self.mode

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
-use tao_model::{Clock, ClusterInfo, Position, Result};
+use tao_model::{Change, ChangeKind, Clock, ClusterInfo, ListDelta, Position, Result};
 use tao_proto::internal::{self, subscribe_response::Event};
 use tao_store::{Commit, Store, Subscription};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Well below the 500 ms that listeners may count on.
 const HEARTBEAT: Duration = Duration::from_millis(200);
-/// Bytes that commits are joined up to, so that a burst doesn't outgrow a message.
+/// Bytes that changes are joined up to in one message, and that a commit is split at.
 const MAX_JOINED: usize = 1024 * 1024;
 
 struct Feed {
+    store: Arc<dyn Store>,
     subscription: Subscription,
     heartbeat: Interval,
     clock: Arc<dyn Clock>,
@@ -29,7 +30,7 @@ struct Feed {
 
 /// A stream that starts at the log's present end. It ends when it can't go on without a gap.
 pub fn stream(
-    store: &dyn Store,
+    store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
 ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
     let subscription = store.subscribe()?;
@@ -37,7 +38,7 @@ pub fn stream(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let position = subscription.start;
     let ready = VecDeque::from([Event::Start(start(&store.info(), position))]);
-    let feed = Feed { subscription, heartbeat, clock, position, ready, joined: 0 };
+    let feed = Feed { store, subscription, heartbeat, clock, position, ready, joined: 0 };
     let events = futures::stream::unfold(feed, |mut feed| async move {
         let event = feed.next().await?;
         Some((Ok(internal::SubscribeResponse { event: Some(event) }), feed))
@@ -74,6 +75,10 @@ impl Feed {
                     while let Some(commit) = self.subscription.next().now_or_never() {
                         self.take(&*commit?)?;
                     }
+                    // Whoever may have lost the log to another vouches for nothing.
+                    if !self.store.is_owner() {
+                        return None;
+                    }
                     let heartbeat = internal::Heartbeat { position: Some(self.position.into()), time_ms };
                     self.ready.push_back(Event::Heartbeat(heartbeat));
                 }
@@ -86,20 +91,32 @@ impl Feed {
         if commit.previous != self.position {
             return None;
         }
-        self.position = commit.changes.last()?.position;
-        let changes: Vec<_> = commit.changes.iter().map(internal::Change::from).collect();
-        let bytes: usize = changes.iter().map(prost::Message::encoded_len).sum();
-        match self.ready.back_mut() {
-            Some(Event::Changes(last)) if self.joined + bytes <= MAX_JOINED => {
-                last.changes.extend(changes);
-                self.joined += bytes;
+        for change in &commit.changes {
+            let bytes = change_len(change);
+            let encoded = internal::Change::from(change);
+            match self.ready.back_mut() {
+                Some(Event::Changes(last)) if self.joined + bytes <= MAX_JOINED => {
+                    last.changes.push(encoded);
+                    self.joined += bytes;
+                }
+                _ => {
+                    let previous = Some(self.position.into());
+                    self.ready.push_back(Event::Changes(internal::Changes { previous, changes: vec![encoded] }));
+                    self.joined = bytes;
+                }
             }
-            _ => {
-                let previous = Some(commit.previous.into());
-                self.ready.push_back(Event::Changes(internal::Changes { previous, changes }));
-                self.joined = bytes;
-            }
+            self.position = change.position;
         }
         Some(())
     }
+}
+
+/// About how many bytes a change takes in a message.
+fn change_len(change: &Change) -> usize {
+    let content = match &change.kind {
+        ChangeKind::Object(_, object) => object.as_ref().map_or(0, bytes::Bytes::len),
+        ChangeKind::List { delta: ListDelta::Put(_, edge), .. } => edge.len(),
+        ChangeKind::List { delta: ListDelta::Remove(_), .. } => 0,
+    };
+    content + 96
 }

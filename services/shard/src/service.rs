@@ -103,7 +103,7 @@ impl TierHandler for ShardService {
 
     async fn subscribe(&self, subscriber: String) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
         tracing::info!(subscriber, "change stream opened");
-        feed::stream(&*self.store, self.clock.clone())
+        feed::stream(self.store.clone(), self.clock.clone())
     }
 }
 
