@@ -34,7 +34,27 @@ enum Mutation {
     AnswerNotApplied,
     /// Positions: all changes of a commit get the same one.
     OnePositionACommit,
+    /// Rule 6: a write's answer moves `applied`.
+    AnswerMovesApplied,
+    /// Rule 7: a stream of a higher epoch goes on without a reset.
+    EpochWithoutReset,
+    /// Rule 8: a stored value's position is raised although it was not tested.
+    RaisedUntested,
 }
+
+const MUTATIONS: [Mutation; 11] = [
+    Mutation::LateFillBelieved,
+    Mutation::DeltaWithoutPredecessor,
+    Mutation::GapIgnored,
+    Mutation::MemoryCleared,
+    Mutation::RedisTrusted,
+    Mutation::NoFloor,
+    Mutation::AnswerNotApplied,
+    Mutation::OnePositionACommit,
+    Mutation::AnswerMovesApplied,
+    Mutation::EpochWithoutReset,
+    Mutation::RaisedUntested,
+];
 
 /// What a key is, in plain terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +68,13 @@ struct Model {
     head: Position,
     log: Vec<Change>,
     /// Each key's states, by the position from which they hold.
-    states: HashMap<Key, Vec<(Position, State)>>,
+    states: States,
     next: u64,
+    /// Histories that were undone in part, by epoch: some of it may still be on its way.
+    undone: HashMap<u64, (Vec<Change>, States, Position)>,
 }
+
+type States = HashMap<Key, Vec<(Position, State)>>;
 
 fn id(n: i64) -> ObjectId {
     ObjectId::new(n).expect("positive")
@@ -66,11 +90,11 @@ impl Model {
             let state = if let Key::Object(_) = key { State::Object(None) } else { State::List(Vec::new()) };
             (key, vec![(Position::ZERO, state)])
         });
-        Self { head: Position::new(1, 0), log: Vec::new(), states: states.collect(), next: 0 }
+        Self { head: Position::new(1, 0), log: Vec::new(), states: states.collect(), next: 0, undone: HashMap::new() }
     }
 
     fn state_at(&self, key: &Key, at: Position) -> &State {
-        let all = &self.states[key];
+        let all = &self.undone.get(&at.epoch).map_or(&self.states, |(_, states, _)| states)[key];
         &all[all.partition_point(|(from, _)| *from <= at) - 1].1
     }
 
@@ -117,15 +141,27 @@ impl Model {
         self.log.push(Change { position: self.head, shard: ShardId(0), kind });
     }
 
-    /// Undoes the last changes and begins a new epoch.
-    fn restore(&mut self, undone: usize) {
+    /// The log as an epoch knows it.
+    fn log_of(&self, epoch: u64) -> &[Change] {
+        self.undone.get(&epoch).map_or(&self.log, |(log, ..)| log)
+    }
+
+    fn head_of(&self, epoch: u64) -> Position {
+        self.undone.get(&epoch).map_or(self.head, |(.., head)| *head)
+    }
+
+    /// Undoes the last changes and begins a new epoch. Says which was the first that is undone.
+    fn restore(&mut self, undone: usize) -> Option<Position> {
+        self.undone.insert(self.head.epoch, (self.log.clone(), self.states.clone(), self.head));
         let kept = self.log.len().saturating_sub(undone);
+        let first_undone = self.log.get(kept).map(|c| c.position);
         self.log.truncate(kept);
         let last = self.log.last().map_or(Position::ZERO, |c| c.position);
         for states in self.states.values_mut() {
             states.retain(|(from, _)| *from <= last);
         }
         self.head = Position::new(self.head.epoch + 1, last.lsn);
+        first_undone
     }
 
     /// A read of the store: with its newest `newest` edges, as of now.
@@ -165,6 +201,7 @@ struct Tier {
     cache: MemoryCache,
     /// The position up to which the stream has sent.
     sent: Position,
+    connected: bool,
 }
 
 fn cache() -> MemoryCache {
@@ -178,13 +215,19 @@ impl Tier {
         }
         self.cache.start(at);
         self.sent = at;
+        self.connected = true;
+    }
+
+    fn disconnect(&mut self) {
+        self.cache.disconnected();
+        self.connected = false;
     }
 }
 
 /// On its way to a follower.
 enum Message {
     Fill { to: usize, key: Key, as_of: Position, entry: Entry },
-    FromRedis { to: usize, key: Key, as_of: Position, entry: Entry },
+    FromRedis { to: usize, key: Key, floor: Position, as_of: Position, entry: Entry },
     Answer { to: usize, changes: Vec<Change> },
 }
 
@@ -209,7 +252,7 @@ impl World {
     fn new(mutation: Option<Mutation>) -> Self {
         let model = Model::new();
         let tier = || {
-            let mut tier = Tier { cache: cache(), sent: Position::ZERO };
+            let mut tier = Tier { cache: cache(), sent: Position::ZERO, connected: false };
             tier.start(model.head, None);
             tier
         };
@@ -235,8 +278,8 @@ impl World {
             3 => self.stream_to_leader(a, c),
             4 | 5 => return self.stream_to_follower(f, a, c),
             6 | 7 => self.ask(f, key, usize::from(c % 4) * 2),
-            8 | 9 => self.deliver(usize::from(a), c & 1 == 1),
-            10 => self.ask_redis(f, key),
+            8 | 9 => return self.deliver(usize::from(a), c & 1 == 1),
+            10 => self.ask_redis(f, key, c),
             11 => drop(
                 (!self.messages.is_empty()).then(|| self.messages.swap_remove(usize::from(a) % self.messages.len())),
             ),
@@ -254,7 +297,9 @@ impl World {
             },
             13 if c.is_multiple_of(8) => self.restore(usize::from(a % 4)),
             13 if c % 8 == 1 => self.break_leader(),
-            13 if c % 8 < 4 => self.break_follower(f),
+            13 if c % 8 < 4 => self.break_follower(f, usize::from(a) % 8),
+            13 if c % 8 == 4 => self.followers[f].disconnect(),
+            13 if c % 8 == 5 => self.new_follower(f, usize::from(a) % 8),
             _ => return self.read(f, key, c),
         }
         Ok(())
@@ -272,7 +317,7 @@ impl World {
         }
         // The leader hears first, unless the write went through another one; the follower's answer is under way.
         let is_through_another = step.3 & 128 != 0;
-        if self.leader.sent.epoch == self.model.head.epoch && !is_through_another {
+        if !is_through_another {
             changes.iter().for_each(|c| self.leader.cache.apply(c));
         }
         self.messages.push(Message::Answer { to: f, changes });
@@ -280,8 +325,10 @@ impl World {
 
     /// Changes of the log after a position, at most `n`.
     fn after(&self, at: Position, n: usize, until: Position) -> Vec<Change> {
+        // Without a reset, the new history's changes follow what was applied.
+        let log = self.model.log_of(at.epoch.max(until.epoch));
         let mut found: Vec<_> =
-            self.model.log.iter().filter(|c| c.position > at && c.position <= until).take(n).cloned().collect();
+            log.iter().filter(|c| c.position > at && c.position <= until).take(n).cloned().collect();
         if self.mutation == Some(Mutation::DeltaWithoutPredecessor) {
             found.iter_mut().for_each(forge);
         }
@@ -289,17 +336,35 @@ impl World {
     }
 
     fn stream_to_leader(&mut self, a: u8, c: u8) {
-        if self.leader.sent.epoch != self.model.head.epoch {
-            return self.break_leader();
+        let mut until = self.model.head_of(self.leader.sent.epoch);
+        // What is undone may still come, until the stream breaks.
+        if until != self.model.head && (self.leader.sent == until || c & 2 == 0) {
+            if self.mutation != Some(Mutation::EpochWithoutReset) {
+                return self.break_leader();
+            }
+            until = self.model.head;
         }
-        let changes = self.after(self.leader.sent, usize::from(a % 4) + 1, self.model.head);
+        let changes = self.after(self.leader.sent, usize::from(a % 4) + 1, until);
+        if changes.is_empty() && until.epoch != self.leader.sent.epoch {
+            return;
+        }
         send(&mut self.leader, changes, self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4))
             .expect("gapless");
     }
 
     fn stream_to_follower(&mut self, f: usize, a: u8, c: u8) -> Check {
-        if self.followers[f].sent.epoch != self.leader.sent.epoch {
-            self.break_follower(f);
+        let is_other_epoch = self.followers[f].sent.epoch != self.leader.sent.epoch;
+        let goes_on = self.mutation == Some(Mutation::EpochWithoutReset);
+        if !self.followers[f].connected || is_other_epoch && !goes_on {
+            self.break_follower(f, usize::from(c) % 8);
+            return Ok(());
+        }
+        // A heartbeat of what this stream has not sent is a gap.
+        if c % 8 == 6 && self.followers[f].sent < self.leader.sent && self.mutation.is_none() {
+            if self.followers[f].cache.heartbeat(self.leader.sent, 1).is_ok() {
+                return Err("a heartbeat ahead of its stream was not noticed".to_owned());
+            }
+            self.break_follower(f, 0);
             return Ok(());
         }
         let changes = self.after(self.followers[f].sent, usize::from(a % 4) + 1, self.leader.sent);
@@ -309,7 +374,7 @@ impl World {
             if follower.apply_stream(changes[0].position, &changes[1..]).is_ok() {
                 return Err("a gap was not noticed".to_owned());
             }
-            self.break_follower(f);
+            self.break_follower(f, usize::from(a / 4) % 8);
             return Ok(());
         }
         let skips = self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4);
@@ -317,23 +382,38 @@ impl World {
     }
 
     fn break_leader(&mut self) {
-        self.leader.cache.disconnected();
+        self.leader.disconnect();
         self.leader.start(self.model.head, self.mutation);
-        (0..2).for_each(|f| self.break_follower(f));
+        (0..2).for_each(|f| self.break_follower(f, 0));
     }
 
-    fn break_follower(&mut self, f: usize) {
-        self.followers[f].cache.disconnected();
-        // Its new stream begins where the leader is.
-        self.followers[f].start(self.leader.sent, self.mutation);
+    /// A follower's next stream begins up to so many changes before where the leader is, in the same epoch.
+    fn break_follower(&mut self, f: usize, back: usize) {
+        let now = self.leader.sent;
+        let log = self.model.log_of(now.epoch);
+        let retained = log.iter().filter(|c| c.position.epoch == now.epoch && c.position <= now).count();
+        let at = Position::new(now.epoch, now.lsn - retained.min(back) as u64);
+        self.followers[f].disconnect();
+        self.followers[f].start(at, self.mutation);
     }
 
+    /// Another process takes a follower's place, and knows of nothing.
+    fn new_follower(&mut self, f: usize, back: usize) {
+        self.followers[f].cache = cache();
+        self.acknowledged[f].clear();
+        self.messages.retain(|m| match m {
+            Message::Fill { to, .. } | Message::FromRedis { to, .. } | Message::Answer { to, .. } => *to != f,
+        });
+        self.break_follower(f, back);
+    }
+
+    /// The caches hear of it when their streams break; until then they live in the undone history.
     fn restore(&mut self, undone: usize) {
-        self.model.restore(undone);
-        // What was promised in the undone history is void: sessions that saw it are refused.
-        self.token.clear();
-        self.acknowledged.iter_mut().for_each(HashMap::clear);
-        self.break_leader();
+        if let Some(first_undone) = self.model.restore(undone) {
+            // What was promised in the undone history is void: sessions that saw it are refused.
+            self.token.retain(|_, seen| *seen < first_undone);
+            self.acknowledged.iter_mut().for_each(|seen| seen.retain(|_, at| *at < first_undone));
+        }
     }
 
     /// The next tier's answer for a follower that misses; at or above the floor.
@@ -356,15 +436,17 @@ impl World {
         }
     }
 
-    fn ask_redis(&mut self, f: usize, key: Key) {
+    fn ask_redis(&mut self, f: usize, key: Key, c: u8) {
+        let floor = if c & 1 == 1 { self.token.get(&key).copied().unwrap_or_default() } else { Position::ZERO };
+        let floor = self.followers[f].cache.floor(&key, floor);
         if let Some((as_of, entry)) = self.redis.get(&key).cloned() {
-            self.messages.push(Message::FromRedis { to: f, key, as_of, entry });
+            self.messages.push(Message::FromRedis { to: f, key, floor, as_of, entry });
         }
     }
 
-    fn deliver(&mut self, n: usize, twice: bool) {
+    fn deliver(&mut self, n: usize, twice: bool) -> Check {
         if self.messages.is_empty() {
-            return;
+            return Ok(());
         }
         let message = self.messages.swap_remove(n % self.messages.len());
         match &message {
@@ -377,23 +459,37 @@ impl World {
                     self.set_redis(*key, claimed, entry.clone());
                 }
             }
-            Message::FromRedis { to, key, as_of, entry } => {
+            Message::FromRedis { to, key, floor, as_of, entry } => {
                 let cache = &self.followers[*to].cache;
+                let fresh = (*as_of).max(cache.applied().unwrap_or_default());
                 if self.mutation == Some(Mutation::RedisTrusted) {
-                    let claimed = cache.floor(key, (*as_of).max(cache.applied().unwrap_or_default()));
-                    cache.fill(*key, claimed, entry.clone());
-                } else if cache.is_believable(key, *as_of) {
+                    cache.fill(*key, cache.floor(key, fresh), entry.clone());
+                } else if fresh >= *floor && cache.is_believable(key, *as_of) {
+                    // It answers the read that asked for it.
                     cache.fill(*key, *as_of, entry.clone());
+                    self.raise_redis(*key, *as_of, fresh);
+                    self.check(*to, *key, *floor, fresh, entry)?;
+                } else if self.mutation == Some(Mutation::RaisedUntested) {
+                    self.raise_redis(*key, *as_of, fresh);
                 }
             }
             Message::Answer { to, changes } => {
-                let is_undone = changes.iter().any(|c| c.position.epoch != self.model.head.epoch);
-                if is_undone {
-                    return;
+                let follower = &mut self.followers[*to];
+                if self.mutation == Some(Mutation::AnswerMovesApplied)
+                    && let Some(last) = changes.last().map(|c| c.position)
+                    && last > follower.sent
+                    && last.epoch == follower.sent.epoch
+                {
+                    follower.cache.apply_stream(follower.sent, changes).map_err(|gap| gap.to_string())?;
+                    follower.sent = last;
                 }
                 for change in changes {
                     if self.mutation != Some(Mutation::AnswerNotApplied) {
-                        self.followers[*to].cache.apply(change);
+                        follower.cache.apply(change);
+                    }
+                    // Nothing is promised of what was undone since.
+                    if !self.model.log.iter().any(|c| c.position == change.position) {
+                        continue;
                     }
                     let seen = self.acknowledged[*to].entry(change.key()).or_default();
                     *seen = change.position.max(*seen);
@@ -402,6 +498,13 @@ impl World {
         }
         if twice {
             self.messages.push(message);
+        }
+        Ok(())
+    }
+
+    fn raise_redis(&mut self, key: Key, from: Position, to: Position) {
+        if let Some((there, _)) = self.redis.get_mut(&key).filter(|(there, _)| *there == from) {
+            *there = to;
         }
     }
 
@@ -420,24 +523,23 @@ impl World {
         let newest = usize::from(c / 2 % 4);
         let (as_of, entry) = match self.followers[f].cache.lookup(&key, newest, floor) {
             Lookup::Hit(entry, as_of) => (as_of, entry),
-            Lookup::Miss(asked) => self.upstream(key, newest, asked),
+            Lookup::Miss(asked) => {
+                let (as_of, entry) = self.upstream(key, newest, asked);
+                if c & 64 != 0 && self.followers[f].cache.fill(key, as_of, entry.clone()) {
+                    self.set_redis(key, as_of, entry.clone());
+                }
+                (as_of, entry)
+            }
         };
-        if as_of.epoch != self.model.head.epoch {
-            // Frozen in a history that is over, by a cache whose stream has not told it yet.
-            return Ok(());
+        let shows = match &entry {
+            Entry::List(list) => list.len() >= newest || list.is_complete(),
+            Entry::Object(_) => true,
+        };
+        if !shows {
+            return Err(format!("{key:?}: {newest} edges were asked for, and {entry:?} came"));
         }
-        if as_of < floor {
-            return Err(format!("P1: {key:?} at {as_of}, below the floor {floor}"));
-        }
-        let truth = self.model.state_at(&key, as_of);
-        if !is_view(&entry, truth) {
-            return Err(format!("P2: {key:?} at {as_of} is {truth:?}, shown as {entry:?}"));
-        }
-        let acknowledged = self.acknowledged[f].get(&key).copied().unwrap_or_default();
-        if as_of < acknowledged {
-            return Err(format!("P3: follower {f} acknowledged {key:?} at {acknowledged} and shows {as_of}"));
-        }
-        if floor != Position::ZERO || c & 1 == 1 {
+        self.check(f, key, floor, as_of, &entry)?;
+        if c & 1 == 1 {
             let seen = self.token.entry(key).or_default();
             if as_of < *seen {
                 return Err(format!("P4: {key:?} went back from {seen} to {as_of}"));
@@ -447,19 +549,51 @@ impl World {
         Ok(())
     }
 
-    /// P5: the streams drain, and what was on its way arrives.
-    fn drain(&mut self) -> Check {
+    /// P1 to P3 of what a follower shows.
+    fn check(&self, f: usize, key: Key, floor: Position, as_of: Position, entry: &Entry) -> Check {
+        if as_of < floor {
+            return Err(format!("P1: {key:?} at {as_of}, below the floor {floor}"));
+        }
+        let truth = self.model.state_at(&key, as_of);
+        if !is_view(entry, truth) {
+            return Err(format!("P2: {key:?} at {as_of} is {truth:?}, shown as {entry:?}"));
+        }
+        let acknowledged = self.acknowledged[f].get(&key).copied().unwrap_or_default();
+        if as_of < acknowledged {
+            return Err(format!("P3: follower {f} acknowledged {key:?} at {acknowledged} and shows {as_of}"));
+        }
+        Ok(())
+    }
+
+    fn deliver_all(&mut self) -> Check {
         while !self.messages.is_empty() {
-            self.deliver(0, false);
+            self.deliver(0, false)?;
+        }
+        Ok(())
+    }
+
+    /// P5: the streams drain, and what was on its way arrives.
+    fn drain(&mut self, messages_first: bool) -> Check {
+        if messages_first {
+            self.deliver_all()?;
         }
         while self.leader.sent != self.model.head {
+            let before = self.leader.sent;
             self.stream_to_leader(3, 1);
-        }
-        for f in 0..2 {
-            while self.followers[f].sent != self.leader.sent {
-                self.stream_to_follower(f, 3, 1)?;
+            if self.leader.sent == before {
+                break;
             }
         }
+        for f in 0..2 {
+            while !self.followers[f].connected || self.followers[f].sent != self.leader.sent {
+                let before = (self.followers[f].sent, self.followers[f].connected);
+                self.stream_to_follower(f, 3, 1)?;
+                if before == (self.followers[f].sent, self.followers[f].connected) {
+                    break;
+                }
+            }
+        }
+        self.deliver_all()?;
         for key in keys() {
             for (name, tier) in
                 [("leader", &self.leader), ("follower 0", &self.followers[0]), ("follower 1", &self.followers[1])]
@@ -500,7 +634,7 @@ fn history(steps: &[Step], mutation: Option<Mutation>) -> Check {
     for step in steps {
         world.step(*step)?;
     }
-    world.drain()
+    world.drain(steps.len().is_multiple_of(2))
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -512,11 +646,25 @@ fn cases(of: u32) -> u32 {
     of.saturating_mul(times)
 }
 
+fn run(cases: u32, seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        max_shrink_iters: if mutation.is_none() { 20_000 } else { 0 },
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&steps(), |steps| history(&steps, mutation).map_err(TestCaseError::fail))
+        .map_err(|error| format!("TAO_SEED={seed}: {error}"))
+}
+
+/// `TAO_SEED` runs the histories of a failure again.
 #[test]
 fn promises_hold_in_every_history() {
-    let config = Config { cases: cases(4_000), failure_persistence: None, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&steps(), |steps| history(&steps, None).map_err(TestCaseError::fail));
-    if let Err(error) = outcome {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let seed = std::env::var("TAO_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(now);
+    if let Err(error) = run(cases(4_000), seed, None) {
         panic!("{error}");
     }
 }
@@ -524,25 +672,23 @@ fn promises_hold_in_every_history() {
 /// The checks would notice if a rule were missing: each, switched off alone, is caught.
 #[test]
 fn every_rule_that_is_switched_off_is_caught() {
-    for mutation in [
-        Mutation::LateFillBelieved,
-        Mutation::DeltaWithoutPredecessor,
-        Mutation::GapIgnored,
-        Mutation::MemoryCleared,
-        Mutation::RedisTrusted,
-        Mutation::NoFloor,
-        Mutation::AnswerNotApplied,
-        Mutation::OnePositionACommit,
-    ] {
-        let config = Config {
-            cases: 20_000,
-            failure_persistence: None,
-            rng_seed: RngSeed::Fixed(1),
-            max_shrink_iters: 0,
-            ..Config::default()
-        };
-        let outcome =
-            TestRunner::new(config).run(&steps(), |steps| history(&steps, Some(mutation)).map_err(TestCaseError::fail));
-        assert!(outcome.is_err(), "{mutation:?} was not caught");
+    for mutation in MUTATIONS {
+        assert!(run(5_000, 1, Some(mutation)).is_err(), "{mutation:?} was not caught");
     }
+}
+
+/// Found by the histories: after a restore, a write's answer of the new history comes before the stream's reset, and the list in
+/// cache, whose last change is undone, seems to be new enough for it.
+#[test]
+fn no_change_of_a_new_history_lands_on_a_base_of_the_undone_one() {
+    let (cache, key) = (cache(), keys()[2]);
+    cache.start(Position::new(1, 5));
+    let undone = State::List(vec![(2, 12), (1, 11)]);
+    assert!(cache.fill(key, Position::new(1, 7), entry(&undone, 9)));
+    let added = Edge { id2: id(13), time: 3, data: Bytes::new() };
+    let delta = ListDelta::Put(EdgeKey { time: 3, id2: added.id2 }, encode_edge(&added));
+    let kind = ChangeKind::List { id1: id(1), atype: TypeId(1), prev: Position::new(1, 5), count: 2, delta };
+    let position = Position::new(2, 6);
+    cache.apply(&Change { position, shard: ShardId(0), kind });
+    assert_eq!(cache.lookup(&key, 0, Position::ZERO), Lookup::Miss(position));
 }

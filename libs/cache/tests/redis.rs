@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use tao_cache::{CacheOptions, CachedReader, Fresh, MemoryCache, Mode, Read, RedisCache, Upstream};
+use tao_cache::{CacheOptions, CachedList, CachedReader, Entry, Fresh, MemoryCache, Mode, Read, RedisCache, Upstream};
 use tao_harness::{Redis, eventually_async};
-use tao_model::{Change, ChangeKind, ClusterId, ObjectId, Position, Result, ShardId, SystemClock};
+use tao_model::{Change, ChangeKind, ClusterId, Edge, Key, ObjectId, Position, Result, ShardId, SystemClock, TypeId};
+use tao_proto::edges::encode_list;
 use tao_proto::internal::{ObjectState, call::Op, reply::Result as ReplyBody};
 use tokio::time::Instant;
 
@@ -132,7 +133,7 @@ async fn followers_share_values_and_believe_them_only_as_far_as_their_memory_goe
     .unwrap();
     let behind = follower(&redis.url(), 10, 20);
     warm(&redis, &behind, 4_000).await;
-    behind.reader.memory().evict(&tao_model::Key::Object(id(n)));
+    behind.reader.memory().evict(&Key::Object(id(n)));
     behind.get(n).await;
     warm(&redis, &behind, 5_000).await;
     assert!(stored(&redis, n).await.unwrap().ends_with(b"at 1:40"));
@@ -166,4 +167,108 @@ async fn reads_go_on_while_redis_is_absent_dies_and_comes_back() {
     }
     redis.restart().unwrap();
     assert!(warm(&redis, &follower, last + 1_000).await > last, "used again");
+}
+
+#[tokio::test]
+async fn reads_go_on_while_redis_hangs() {
+    let redis = Redis::start().unwrap();
+    let follower = follower(&redis.url(), 10, 20);
+    let last = warm(&redis, &follower, 0).await;
+    redis.pause().unwrap();
+    for n in 200..205 {
+        assert_eq!(follower.get(n).await.value, Some(value(id(n), at(20))), "hanging");
+    }
+    redis.resume().unwrap();
+    assert!(warm(&redis, &follower, last + 1_000).await > last, "used again");
+}
+
+/// A value that a follower with a later position has validated says so to those whose streams begin later.
+#[tokio::test]
+async fn what_was_validated_is_raised() {
+    let redis = Redis::start().unwrap();
+    let first = follower(&redis.url(), 10, 20);
+    let n = warm(&redis, &first, 0).await;
+    let second = follower(&redis.url(), 15, 5_000);
+    warm(&redis, &second, 1_000).await;
+    let kind = ChangeKind::Object(id(999_999), None);
+    let other = Change { position: at(5_000), shard: ShardId(0), kind };
+    second.reader.memory().apply_stream(at(15), &[other]).unwrap();
+    let asked = second.asked();
+    let fresh = second.get(n).await;
+    assert_eq!((second.asked(), fresh.as_of, fresh.value), (asked, at(5_000), Some(value(id(n), at(20)))));
+    eventually_async(SOON, async || {
+        ensure!(stored(&redis, n).await?[1..17] == position_bytes(at(5_000)), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(stored(&redis, n).await.unwrap().ends_with(b"at 1:20"), "the value stays");
+
+    let third = follower(&redis.url(), 4_000, 6_000);
+    warm(&redis, &third, 2_000).await;
+    let asked = third.asked();
+    assert_eq!((third.get(n).await.as_of, third.asked()), (at(5_000), asked));
+}
+
+fn position_bytes(at: Position) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&at.epoch.to_be_bytes());
+    bytes[8..].copy_from_slice(&at.lsn.to_be_bytes());
+    bytes
+}
+
+/// The scripts, without caches around: one by one, in order.
+#[tokio::test]
+async fn values_never_go_back_and_only_what_is_still_there_is_raised() {
+    let server = Redis::start().unwrap();
+    let redis = RedisCache::connect(&server.url()).unwrap();
+    redis.meet(ClusterId([5; 16]));
+    let key = Key::Object(id(1));
+    let object = |text: &'static str| Entry::Object(Some(Bytes::from_static(text.as_bytes())));
+    eventually_async(SOON, async || {
+        redis.set(key, at(1), &object("first"));
+        redis.get(key).await.ok_or_else(|| anyhow::anyhow!("not yet connected"))
+    })
+    .await
+    .unwrap();
+    let mark = std::sync::atomic::AtomicI64::new(100);
+    // Writes are done in order: when a later one is there, the earlier ones are done.
+    let done = async || {
+        let mark = Key::Object(id(mark.fetch_add(1, Ordering::SeqCst)));
+        redis.set(mark, at(1), &Entry::Object(None));
+        let there = async || redis.get(mark).await.ok_or_else(|| anyhow::anyhow!("not yet"));
+        eventually_async(SOON, there).await.unwrap();
+        redis.get(key).await.unwrap()
+    };
+    let steps = [
+        (Position::new(1, 9), "newer", true),
+        (Position::new(1, 8), "older", false),
+        (Position::new(1, 9), "the same again", false),
+        (Position::new(1, 10), "ten is more than nine", true),
+        (Position::new(1_700_000_000, 3), "a newer epoch", true),
+        (Position::new(1, 99), "an older epoch", false),
+        (Position::new(1_700_000_000, 5_000_000_000), "beyond 32 bits", true),
+        (Position::new(1_700_000_000, 4_999_999_999), "one less", false),
+    ];
+    let mut there = (at(1), object("first"));
+    for (position, text, is_taken) in steps {
+        redis.set(key, position, &object(text));
+        if is_taken {
+            there = (position, object(text));
+        }
+        assert_eq!(done().await, there, "{text}");
+    }
+    let (from, to) = (there.0, there.0.plus(1_000));
+    redis.raise(key, from.plus(1), to.plus(1));
+    assert_eq!(done().await, there, "another value was validated");
+    redis.raise(key, from, to);
+    assert_eq!(done().await, (to, there.1.clone()));
+
+    let lists = Key::List(id(1), TypeId(7));
+    let edges = [Edge { id2: id(9), time: 4, data: Bytes::new() }, Edge { id2: id(8), time: 3, data: Bytes::new() }];
+    let list = CachedList::from_encoded(5, encode_list(&edges, usize::MAX).0).unwrap();
+    let list = Entry::List(Arc::new(list));
+    redis.set(lists, at(3), &list);
+    done().await;
+    assert_eq!(redis.get(lists).await, Some((at(3), list)));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tao_model::{Change, Clock, Error, ObjectId, Position, Result, ShardId, Write, WriteOutcome};
 use tao_proto::convert;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, interval};
 
 use crate::backend::{Backend, Fault, LogRow, Rows, Wanted};
 use crate::batch::{Lasting, Overlay, want};
@@ -87,16 +87,21 @@ impl Lane {
     /// Runs until nobody can ask any more.
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut check = interval(OWNER_CHECK);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expire = interval(EXPIRE);
-        expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut queue = Vec::with_capacity(MAX_BATCH);
         loop {
             tokio::select! {
                 biased;
                 // Rare, and before the writes, which would leave them no turn when they never cease.
-                _ = check.tick() => self.check_owner().await,
-                _ = expire.tick() => self.expire().await,
+                _ = check.tick() => {
+                    self.check_owner().await;
+                    // From now: while the database is down, a check takes longer than the time between two.
+                    check.reset();
+                }
+                _ = expire.tick() => {
+                    self.expire().await;
+                    expire.reset();
+                }
                 taken = jobs.recv_many(&mut queue, MAX_BATCH) => {
                     if taken == 0 {
                         return;

@@ -283,7 +283,8 @@ async fn write_objects(connection: &mut sqlx::PgConnection, write: &WriteBack) -
         let data: Vec<Vec<u8>> = puts.iter().map(|(_, o)| stored(&o.data)).collect();
         let sql = "INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
                    SELECT * FROM UNNEST($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) \
-                   ON CONFLICT (id) DO UPDATE SET version = EXCLUDED.version, updated_ms = EXCLUDED.updated_ms, data = EXCLUDED.data";
+                   ON CONFLICT (id) DO UPDATE SET otype = EXCLUDED.otype, version = EXCLUDED.version, \
+                   created_ms = EXCLUDED.created_ms, updated_ms = EXCLUDED.updated_ms, data = EXCLUDED.data";
         let query = query(sql).bind(id).bind(otype).bind(version);
         query.bind(created).bind(updated).bind(data).execute(&mut *connection).await?;
     }

@@ -226,7 +226,8 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
     if puts.len() > 2 {
         let sql = "INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
                    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) FROM json_each(?1) WHERE true \
-                   ON CONFLICT (id) DO UPDATE SET version = excluded.version, updated_ms = excluded.updated_ms, data = excluded.data";
+                   ON CONFLICT (id) DO UPDATE SET otype = excluded.otype, version = excluded.version, \
+                   created_ms = excluded.created_ms, updated_ms = excluded.updated_ms, data = excluded.data";
         query(sql).bind(puts).execute(&mut *connection).await?;
     }
     let gone: Vec<_> = write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id).collect();
