@@ -1,32 +1,41 @@
 //! What every store must do. Each implementation runs [`run`] on a store of its own, opened with [`Schema::social`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod concurrent;
+mod history;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
-use tao_model::limits::MAX_ANSWER;
+use prost::Message as _;
+use tao_model::limits::{MAX_ANSWER, MAX_TIME_AHEAD};
 use tao_model::{
-    AssocRef, Change, ChangeKind, Data, EdgeKey, EdgeTime, Error, ListDelta, ObjectId, ObjectUpdate, Placement,
-    Position, Result, Schema, ShardId, TypeId, Value, Write, WriteOutcome,
+    AssocRef, ChangeKind, Clock as _, Data, EdgeKey, EdgeTime, Error, ObjectId, ObjectUpdate, Placement, Result,
+    Schema, ShardId, SystemClock, TypeId, Value, Write, WriteOutcome,
 };
-use tao_proto::edges::encode_edge;
+use tao_proto::{data, v1};
 
 use crate::store::{Scan, Store, WriteContext};
 
-/// Runs every case. Panics, as tests do, when the store does otherwise.
+/// Runs every case. Panics, as tests do, when the store does otherwise. Nobody else may write to the store meanwhile. The random
+/// cases print their seed; the environment variable `TAO_SEED` sets it.
 pub async fn run(store: Arc<dyn Store>) {
     let suite = Suite { store, schema: Schema::social() };
     suite.objects().await;
+    suite.fields_of_objects().await;
+    suite.versions_of_objects().await;
     suite.allocation().await;
     suite.edges_and_inverses().await;
+    suite.refused_edges().await;
     suite.symmetric_edges().await;
     suite.changes_of_type().await;
+    suite.moves_to_another_type().await;
     suite.bounds_of_lists().await;
     suite.large_lists_are_cut().await;
     suite.idempotent_writes().await;
     suite.late_writes_are_not_done().await;
+    suite.ids_are_unique().await;
+    suite.pages_under_inserts().await;
     suite.history().await;
 }
 
@@ -37,6 +46,17 @@ struct Suite {
 
 fn number(n: i64) -> Data {
     Data::from([("n".to_owned(), Value::Int64(n))])
+}
+
+fn adding(id: ObjectId, n: i64, expected_version: Option<i64>) -> Write {
+    let add = BTreeMap::from([("n".to_owned(), n)]);
+    Write::ObjectUpdate { id, update: ObjectUpdate { add, ..ObjectUpdate::default() }, expected_version }
+}
+
+/// The version and the data of an encoded object.
+fn decoded(object: Option<Bytes>) -> (i64, Data) {
+    let object = v1::Object::decode(object.expect("an object")).expect("an encoded object");
+    (object.version, data::from_peer(object.data.into_iter().collect()).expect("values of known kinds"))
 }
 
 fn fields(error: Error) -> Vec<String> {
@@ -91,11 +111,7 @@ impl Suite {
         let id = added.changes[0].key().owner();
         assert_eq!(self.object(id).await, added.result.object);
 
-        let update = |add: i64, expected_version| Write::ObjectUpdate {
-            id,
-            update: ObjectUpdate { add: BTreeMap::from([("n".to_owned(), add)]), ..ObjectUpdate::default() },
-            expected_version,
-        };
+        let update = |n, expected_version| adding(id, n, expected_version);
         let updated = self.write(update(3, Some(1))).await.unwrap();
         assert_eq!(self.object(id).await, updated.result.object);
         assert_ne!(updated.result.object, added.result.object);
@@ -114,6 +130,85 @@ impl Suite {
         let again = self.write(delete).await.unwrap();
         assert!(!again.result.applied && again.changes.is_empty());
         assert!(matches!(self.write(update(1, None)).await, Err(Error::NotFound { .. })));
+    }
+
+    async fn fields_of_objects(&self) {
+        let text = |s: &str| Value::String(s.to_owned());
+        let first =
+            Data::from([("a".to_owned(), text("x")), ("b".to_owned(), text("y")), ("n".to_owned(), Value::Int64(2))]);
+        let add = Write::ObjectAdd { otype: self.otype("post"), data: first.clone(), placement: Placement::Anywhere };
+        let added = self.write(add).await.unwrap();
+        let id = added.changes[0].key().owner();
+        assert_eq!(decoded(added.result.object), (1, first));
+        let update = ObjectUpdate {
+            set: Data::from([("a".to_owned(), text("z")), ("c".to_owned(), Value::Bool(true))]),
+            unset: vec!["b".to_owned(), "none".to_owned()],
+            add: BTreeMap::from([("n".to_owned(), -5), ("new".to_owned(), 7)]),
+        };
+        let updated = self.write(Write::ObjectUpdate { id, update, expected_version: None }).await.unwrap();
+        let want = Data::from([
+            ("a".to_owned(), text("z")),
+            ("c".to_owned(), Value::Bool(true)),
+            ("n".to_owned(), Value::Int64(-3)),
+            ("new".to_owned(), Value::Int64(7)),
+        ]);
+        assert_eq!(decoded(updated.result.object), (2, want.clone()));
+        assert_eq!(decoded(self.object(id).await), (2, want.clone()));
+        // A field that can be added to beside one that can't: neither is changed.
+        let update =
+            ObjectUpdate { add: BTreeMap::from([("a".to_owned(), 1), ("n".to_owned(), 1)]), ..ObjectUpdate::default() };
+        let refused = self.write(Write::ObjectUpdate { id, update, expected_version: None }).await;
+        assert_eq!(refused, Err(Error::NotANumber { field: "a".to_owned() }));
+        assert_eq!(decoded(self.object(id).await), (2, want));
+        // An upsert replaces all data.
+        let upsert = Write::ObjectUpsert { id, otype: self.otype("post"), data: number(1) };
+        self.write(upsert).await.unwrap();
+        assert_eq!(decoded(self.object(id).await), (3, number(1)));
+        let ids = [id, self.user().await, id];
+        let read = self.store.objects(&ids).await.unwrap().value;
+        assert!(
+            read.len() == 3 && read[0] == read[2] && read[0] != read[1],
+            "in the order asked for, twice when asked twice"
+        );
+    }
+
+    async fn versions_of_objects(&self) {
+        let id = self.user().await;
+        let before = self.store.head().await.unwrap();
+        let delete = |expected_version| Write::ObjectDelete { id, expected_version };
+        let mismatch = self.write(delete(Some(2))).await;
+        assert_eq!(mismatch, Err(Error::VersionMismatch { id: id.get(), expected: 2, actual: 1 }));
+        assert_eq!(self.store.head().await.unwrap(), before, "what fails takes no position");
+        assert!(self.object(id).await.is_some());
+        // Of many that expect one version, one is done.
+        let writes = (0..8).map(|_| {
+            let store = self.store.clone();
+            tokio::spawn(async move { store.write(adding(id, 1, Some(1)), WriteContext::default()).await })
+        });
+        let mut done = 0;
+        for write in writes.collect::<Vec<_>>() {
+            match write.await.unwrap() {
+                Ok(_) => done += 1,
+                Err(error) => {
+                    assert_eq!(error, Error::VersionMismatch { id: id.get(), expected: 1, actual: 2 });
+                }
+            }
+        }
+        assert_eq!((done, decoded(self.object(id).await)), (1, (2, number(1))));
+        // An id lives on: deleted, it can be put again, and its edges were never gone.
+        let other = self.user().await;
+        self.link(self.edge(id, "follows", other), 1).await;
+        assert!(self.write(delete(Some(2))).await.unwrap().result.applied);
+        assert_eq!(self.list(id, "follows").await, (1, vec![(1, other)]));
+        let upsert = Write::ObjectUpsert { id, otype: self.otype("user"), data: number(9) };
+        assert!(self.write(upsert).await.unwrap().result.applied);
+        assert_eq!(decoded(self.object(id).await), (1, number(9)));
+        // Also within one batch, which the first write lets gather, and then as another type.
+        let post = Write::ObjectUpsert { id, otype: self.otype("post"), data: number(2) };
+        let (first, gone, again) =
+            tokio::join!(self.write(adding(other, 1, None)), self.write(delete(None)), self.write(post));
+        assert!(first.is_ok() && gone.unwrap().result.applied);
+        assert_eq!(self.object(id).await, again.unwrap().result.object, "all of it is stored anew");
     }
 
     async fn allocation(&self) {
@@ -173,6 +268,46 @@ impl Suite {
         assert_eq!(self.list(a, "authored").await.0, 0);
     }
 
+    async fn refused_edges(&self) {
+        let (a, b) = (self.user().await, self.user().await);
+        let layout = self.store.info().layout;
+        let day_ahead = u32::try_from(SystemClock.now_ms() / 1000 + MAX_TIME_AHEAD).unwrap();
+        let edge = self.edge(a, "follows", b);
+        let before = self.store.head().await.unwrap();
+        let late = Write::AssocAdd { edge, time: Some(day_ahead + 60), data: Data::new() };
+        assert_eq!(fields(self.write(late).await.unwrap_err()), ["time"]);
+        let never = ObjectId::new(a.get() + (1 << 50)).unwrap();
+        assert!(layout.checked_shard(never).is_ok(), "the case is about its time");
+        for (id1, id2, want) in [(never, b, vec!["id1"]), (a, never, vec!["id2"]), (never, never, vec!["id1", "id2"])] {
+            let edge = self.edge(id1, "follows", id2);
+            for write in [
+                Write::AssocAdd { edge, time: Some(1), data: Data::new() },
+                Write::AssocDelete { edge },
+                Write::AssocChangeType { edge, new_atype: self.atype("friend") },
+            ] {
+                assert_eq!(fields(self.write(write.clone()).await.unwrap_err()), want, "{write:?}");
+            }
+        }
+        let none = self.write(Write::AssocDelete { edge }).await.unwrap();
+        assert_eq!((none.result.applied, none.result.count, none.changes.len()), (false, 0, 0));
+        assert_eq!(self.store.head().await.unwrap(), before, "no change, no position");
+
+        // The types of both ends, where they are known; an edge to an object that isn't there yet is allowed.
+        let post = Write::ObjectAdd { otype: self.otype("post"), data: Data::new(), placement: Placement::Anywhere };
+        let post = self.write(post).await.unwrap().changes[0].key().owner();
+        for edge in [self.edge(a, "follows", post), self.edge(post, "follows", a), self.edge(a, "likes", b)] {
+            let add = Write::AssocAdd { edge, time: Some(1), data: Data::new() };
+            assert!(matches!(self.write(add).await, Err(Error::TypeMismatch { .. })), "{edge:?}");
+        }
+        self.link(edge, day_ahead - 60).await;
+        let change = Write::AssocChangeType { edge, new_atype: self.atype("likes") };
+        assert!(matches!(self.write(change).await, Err(Error::TypeMismatch { .. })));
+        assert_eq!(self.list(a, "follows").await, (1, vec![(day_ahead - 60, b)]), "what fails changes nothing");
+        let absent = self.store.allocate(None, 1).await.unwrap()[0];
+        assert_eq!(self.link(self.edge(a, "likes", absent), 1).await.changes.len(), 2);
+        assert_eq!(self.list(absent, "liked_by").await, (1, vec![(1, a)]));
+    }
+
     async fn symmetric_edges(&self) {
         let (a, b) = (self.user().await, self.user().await);
         self.link(self.edge(a, "friend", b), 3).await;
@@ -200,6 +335,27 @@ impl Suite {
         ] {
             assert_eq!(self.list(id, atype).await, (want.len() as u64, want), "{atype}");
         }
+    }
+
+    /// Without an edge in the way: it keeps its time and data. To its own inverse type, it turns around.
+    async fn moves_to_another_type(&self) {
+        let (a, b) = (self.user().await, self.user().await);
+        let edge = self.edge(a, "follows", b);
+        self.write(Write::AssocAdd { edge, time: Some(6), data: number(4) }).await.unwrap();
+        let to_friend = Write::AssocChangeType { edge, new_atype: self.atype("friend") };
+        let moved = self.write(to_friend).await.unwrap();
+        assert_eq!((moved.changes.len(), moved.result.count), (4, 1));
+        for (one, other) in [(a, b), (b, a)] {
+            let head = self.store.list(one, self.atype("friend"), 10).await.unwrap().value;
+            let want = tao_model::Edge { id2: other, time: 6, data: data::encode(&number(4)) };
+            assert_eq!((head.count, head.edges), (1, vec![want]));
+        }
+        assert_eq!((self.list(a, "follows").await.0, self.list(b, "followed_by").await.0), (0, 0));
+        let back = Write::AssocChangeType { edge: self.edge(a, "friend", b), new_atype: self.atype("followed_by") };
+        self.write(back).await.unwrap();
+        assert_eq!(self.list(a, "followed_by").await, (1, vec![(6, b)]));
+        assert_eq!(self.list(b, "follows").await, (1, vec![(6, a)]));
+        assert_eq!((self.list(a, "friend").await.0, self.list(b, "friend").await.0), (0, 0));
     }
 
     async fn bounds_of_lists(&self) {
@@ -265,16 +421,16 @@ impl Suite {
         assert!(page.more && (40..60).contains(&page.edges.len()));
         let found = self.store.edges(a, self.atype("follows"), &others, 0, u32::MAX).await.unwrap().value;
         assert!(found.more && (40..60).contains(&found.edges.len()));
+        // The rest follows.
+        let last = page.edges.last().map(|e| EdgeKey { time: e.time, id2: e.id2 });
+        let rest = self.store.scan(Scan { after: last, ..scan }).await.unwrap().value;
+        assert_eq!((rest.more, rest.edges.len()), (false, 60 - page.edges.len()));
     }
 
     async fn idempotent_writes(&self) {
         let id = self.user().await;
         let context = || WriteContext { idempotency_key: Some(format!("key of {id}")), deadline: None };
-        let add = |n| Write::ObjectUpdate {
-            id,
-            update: ObjectUpdate { add: BTreeMap::from([("n".to_owned(), n)]), ..ObjectUpdate::default() },
-            expected_version: None,
-        };
+        let add = |n| adding(id, n, None);
         // In one batch, or in two: whichever came first is done, the other gets its outcome.
         let (one, two) = tokio::join!(self.store.write(add(1), context()), self.store.write(add(1), context()));
         assert_eq!(one.unwrap(), two.unwrap());
@@ -283,6 +439,12 @@ impl Suite {
         assert_ne!(self.object(id).await, replayed.result.object, "the first outcome, not the present state");
         let other = self.store.write(add(2), context()).await;
         assert!(matches!(other, Err(Error::IdempotencyKeyReused { .. })));
+        assert_eq!(decoded(self.object(id).await), (3, number(11)), "done once");
+        // Two different writes with one key, in one batch: the first is done.
+        let context = || WriteContext { idempotency_key: Some(format!("other key of {id}")), deadline: None };
+        let (one, two) = tokio::join!(self.store.write(add(3), context()), self.store.write(add(4), context()));
+        assert!(one.is_ok() && matches!(two, Err(Error::IdempotencyKeyReused { .. })), "{one:?} {two:?}");
+        assert_eq!(decoded(self.object(id).await), (4, number(14)));
     }
 
     async fn late_writes_are_not_done(&self) {
@@ -292,121 +454,5 @@ impl Suite {
         let late = self.store.write(Write::ObjectDelete { id, expected_version: None }, context).await;
         assert_eq!(late, Err(Error::DeadlineExceeded { not_applied: true }));
         assert_eq!(self.object(id).await, before);
-    }
-
-    /// Many writers at once; what subscribers hear is gapless, and adds up to what is read.
-    async fn history(&self) {
-        let seed: u64 = std::env::var("TAO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-        println!("TAO_SEED={seed}");
-        let mut users = Vec::new();
-        for _ in 0..8 {
-            users.push(self.user().await);
-        }
-        let mut before = HashMap::new();
-        for id in &users {
-            before.insert(*id, self.object(*id).await);
-        }
-        let mut subscription = self.store.subscribe().unwrap();
-        assert_eq!(subscription.start, self.store.head().await.unwrap());
-        let atypes: Vec<_> = ["follows", "friend", "messaged"].map(|name| self.atype(name)).into();
-        let writers = (0..16).map(|w| {
-            let (store, users, atypes) = (self.store.clone(), users.clone(), atypes.clone());
-            let mut rng = StdRng::seed_from_u64(seed ^ w);
-            tokio::spawn(async move {
-                for _ in 0..25 {
-                    let write = random_write(&mut rng, &users, &atypes);
-                    match store.write(write, WriteContext::default()).await {
-                        Ok(_) | Err(Error::NotFound { .. }) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            })
-        });
-        for writer in writers.collect::<Vec<_>>() {
-            writer.await.unwrap();
-        }
-        let head = self.store.head().await.unwrap();
-        let mut replay = Replay { objects: before, ..Replay::default() };
-        let mut at = subscription.start;
-        while at < head {
-            let commit = subscription.next().await.expect("no gap");
-            assert_eq!(commit.previous, at);
-            for change in &commit.changes {
-                at = at.plus(1);
-                assert_eq!(change.position, at);
-                replay.apply(change);
-            }
-        }
-        assert_eq!(at, head);
-        for id in &users {
-            let read = self.store.objects(&[*id]).await.unwrap();
-            assert_eq!((read.value[0].clone(), read.position), (replay.objects[id].clone(), head), "{id}");
-            for atype in self.schema.assocs() {
-                let read = self.store.list(*id, atype.number, 1_000).await.unwrap();
-                let want = replay.lists.remove(&(*id, atype.number)).unwrap_or_default();
-                let got: Vec<_> =
-                    read.value.edges.iter().map(|e| (EdgeKey { time: e.time, id2: e.id2 }, encode_edge(e))).collect();
-                assert_eq!(got, want.edges.into_iter().collect::<Vec<_>>(), "{} of {id}", atype.name);
-                assert_eq!(read.value.count, got.len() as u64);
-            }
-        }
-    }
-}
-
-fn random_write(rng: &mut StdRng, users: &[ObjectId], atypes: &[TypeId]) -> Write {
-    let mut user = || users[rng.random_range(0..users.len())];
-    let (id1, id2) = (user(), user());
-    let atype = atypes[rng.random_range(0..atypes.len())];
-    let edge = AssocRef { id1, atype, id2 };
-    match rng.random_range(0..10) {
-        0..=4 => Write::AssocAdd { edge, time: Some(rng.random_range(0..20)), data: number(rng.random_range(0..3)) },
-        5 => Write::AssocDelete { edge },
-        6 => {
-            let other = atypes.iter().copied().find(|t| *t != atype).unwrap_or(atype);
-            Write::AssocChangeType { edge, new_atype: other }
-        }
-        _ => {
-            let add = BTreeMap::from([("n".to_owned(), 1)]);
-            Write::ObjectUpdate {
-                id: id1,
-                update: ObjectUpdate { add, ..ObjectUpdate::default() },
-                expected_version: None,
-            }
-        }
-    }
-}
-
-#[derive(Default)]
-struct ReplayedList {
-    last: Position,
-    edges: BTreeMap<EdgeKey, Bytes>,
-}
-
-/// The state that changes add up to.
-#[derive(Default)]
-struct Replay {
-    objects: HashMap<ObjectId, Option<Bytes>>,
-    lists: HashMap<(ObjectId, TypeId), ReplayedList>,
-}
-
-impl Replay {
-    fn apply(&mut self, change: &Change) {
-        match &change.kind {
-            ChangeKind::Object(id, object) => drop(self.objects.insert(*id, object.clone())),
-            ChangeKind::List { id1, atype, prev, count, delta } => {
-                let list = self.lists.entry((*id1, *atype)).or_default();
-                assert_eq!(list.last, *prev, "each change names the one before it");
-                list.last = change.position;
-                let id2 = match delta {
-                    ListDelta::Put(key, _) => key.id2,
-                    ListDelta::Remove(id2) => *id2,
-                };
-                list.edges.retain(|key, _| key.id2 != id2);
-                if let ListDelta::Put(key, edge) = delta {
-                    list.edges.insert(*key, edge.clone());
-                }
-                assert_eq!(list.edges.len() as u64, *count);
-            }
-        }
     }
 }

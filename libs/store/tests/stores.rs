@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tao_harness::{Postgres, TempDir};
 use tao_model::{
-    Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
+    AssocRef, Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
 };
 use tao_store::{OpenError, OpenOptions, Store, WriteContext, conformance, open};
 
@@ -45,24 +45,41 @@ async fn sqlite_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_conforms_and_survives() {
-    let mut postgres = Postgres::start().unwrap();
+async fn sqlite_conforms_on_threads() {
+    let folder = TempDir::new().unwrap();
+    let store = open(options(&sqlite(&folder))).await.unwrap();
+    conformance::run(store.clone()).await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_conforms_on_threads() {
+    conformance::run(open(options("memory:")).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_conforms() {
+    let postgres = Postgres::start().unwrap();
     let store = open(options(&postgres.create_database("conformance").unwrap())).await.unwrap();
     conformance::run(store.clone()).await;
     store.close().await;
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_survives() {
+    let mut postgres = Postgres::start().unwrap();
     let url = postgres.create_database("survival").unwrap();
     reopened(&url).await;
     refused(&url).await;
     taken_over(&url).await;
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', true, '', 0)";
     let other = postgres.create_database("newer").unwrap();
     open(options(&other)).await.unwrap().close().await;
-    postgres.execute("newer", newer).unwrap();
+    postgres.execute("newer", &newer_migration("''")).unwrap();
     assert!(matches!(open(options(&other)).await.err(), Some(OpenError::Newer(9999))));
 
     let store = open(options(&url)).await.unwrap();
     let id = add(&*store).await.unwrap();
+    let before = store.head().await.unwrap();
     postgres.stop_immediate().unwrap();
     let down = add(&*store).await.unwrap_err();
     assert!(matches!(down, Error::Unavailable { .. }) && down.is_retryable(), "{down:?}");
@@ -80,7 +97,53 @@ async fn postgres_conforms_and_survives() {
     }
     assert!(last.is_some_and(|new| new > id), "writes go on by themselves");
     assert!(store.objects(&[id]).await.unwrap().value[0].is_some(), "nothing acknowledged is lost");
-    assert!(store.subscribe().is_ok());
+    // The change stream is whole again.
+    let mut subscription = store.subscribe().unwrap();
+    assert!(subscription.start > before && subscription.start == store.head().await.unwrap());
+    let new = add(&*store).await.unwrap();
+    let commit = subscription.next().await.unwrap();
+    assert_eq!((commit.previous, commit.changes[0].key().owner()), (subscription.start, new));
+    store.close().await;
+}
+
+/// Statements on a broken connection, in the midst of many writes: each write's error says whether it happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_killed_among_writes_loses_nothing_acknowledged() {
+    let mut postgres = Postgres::start().unwrap();
+    let store = open(options(&postgres.create_database("killed").unwrap())).await.unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut done = Vec::new();
+                loop {
+                    match add(&*store).await {
+                        Ok(id) => done.push(id),
+                        Err(error) => {
+                            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+                            return done;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut subscription = store.subscribe().unwrap();
+    for _ in 0..20 {
+        subscription.next().await.expect("commits before the kill");
+    }
+    tokio::task::block_in_place(|| postgres.stop_immediate()).unwrap();
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        let ended = tokio::time::timeout(Duration::from_secs(30), writer).await;
+        acknowledged.extend(ended.expect("every write is answered").unwrap());
+    }
+    postgres.start_again().unwrap();
+    let read = store.objects(&acknowledged).await.unwrap().value;
+    assert!(read.len() >= 20 && read.iter().all(Option::is_some), "nothing acknowledged is lost");
+    let new = add(&*store).await.unwrap();
+    assert!(!acknowledged.contains(&new), "no id is made twice");
+    store.close().await;
 }
 
 #[tokio::test]
@@ -90,18 +153,47 @@ async fn sqlite_survives() {
     reopened(&url).await;
     refused(&url).await;
     taken_over(&url).await;
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(newer_migration("x''"))).execute(&pool).await.unwrap();
+    pool.close().await;
+    assert!(matches!(open(options(&url)).await.err(), Some(OpenError::Newer(9999))));
+}
+
+/// What a later version of tao would have left behind; `checksum` is an empty one, as the database writes it.
+fn newer_migration(checksum: &str) -> String {
+    format!(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', true, {checksum}, 0)"
+    )
 }
 
 /// What was written is there again, and no id is made twice, even with an older clock.
 async fn reopened(url: &str) {
     let store = open(options(url)).await.unwrap();
-    let (first, head) = (add(&*store).await.unwrap(), store.head().await.unwrap());
+    let first = add(&*store).await.unwrap();
     let info = store.info();
+    let context = || WriteContext { idempotency_key: Some("kept".to_owned()), deadline: None };
+    let write = Write::ObjectAdd { otype: TypeId(1), data: Data::new(), placement: Placement::Shard(ShardId(5)) };
+    let edge = AssocRef { id1: first, atype: TypeId(5), id2: first };
+    let link = Write::AssocAdd { edge, time: Some(1), data: Data::new() };
+    let (once, list) =
+        (store.write(write.clone(), context()).await.unwrap(), store.write(link, WriteContext::default()).await);
+    let (head, list) = (list.unwrap().position, store.list(first, TypeId(5), 9).await.unwrap());
+    let ids = store.allocate(Some(ShardId(5)), 500).await.unwrap();
     store.close().await;
+    assert!(add(&*store).await.is_err(), "closed");
     let store = open(OpenOptions { clock: Arc::new(Behind), ..options(url) }).await.unwrap();
     assert_eq!((store.info(), store.head().await.unwrap()), (info, head));
     assert!(store.objects(&[first]).await.unwrap().value[0].is_some());
-    assert!(add(&*store).await.unwrap() > first);
+    assert_eq!(store.list(first, TypeId(5), 9).await.unwrap(), list);
+    assert_eq!(store.write(write, context()).await.unwrap(), once, "outcomes are kept");
+    assert_eq!(store.subscribe().unwrap().start, head);
+    let unused = Write::ObjectAdd { otype: TypeId(1), data: Data::new(), placement: Placement::Allocated(ids[250]) };
+    assert!(
+        store.write(unused, WriteContext::default()).await.is_ok(),
+        "an id that was allocated before is still good"
+    );
+    assert!(add(&*store).await.unwrap() > ids[499]);
+    assert!(store.allocate(Some(ShardId(5)), 1).await.unwrap()[0] > ids[499]);
     store.close().await;
 }
 
