@@ -1,8 +1,10 @@
 //! Ids and pages while others write.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tao_model::{AssocRef, Data, EdgeKey, Placement, ShardId, Write};
+use tokio::sync::Semaphore;
 
 use super::Suite;
 use crate::store::{Scan, WriteContext};
@@ -51,8 +53,12 @@ impl Suite {
             others.push(self.user().await);
         }
         let store = self.store.clone();
+        // Each page lets two in, so that the list grows while it is paged, however quick the store is.
+        let may_insert = Arc::new(Semaphore::new(0));
+        let permits = may_insert.clone();
         let inserts = tokio::spawn(async move {
             for (n, id2) in (0u32..).zip(others) {
+                permits.acquire().await.unwrap().forget();
                 // Before, between and after those that are there.
                 let edge = AssocRef { id1: a, atype, id2 };
                 let add = Write::AssocAdd { edge, time: Some(990 + n * 7 % 40), data: Data::new() };
@@ -68,6 +74,7 @@ impl Suite {
                 let page = self.store.scan(scan).await.unwrap().value;
                 seen.extend(page.edges.iter().map(|e| EdgeKey { time: e.time, id2: e.id2 }));
                 after = seen.last().copied();
+                may_insert.add_permits(2);
                 tokio::task::yield_now().await;
                 if !page.more {
                     break;
