@@ -1,5 +1,6 @@
 //! The calling side, against a server that shows what it was sent.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -164,10 +165,8 @@ async fn a_stream_that_ends_without_its_answers_is_a_broken_one() {
 
 #[tokio::test]
 async fn without_a_server_calls_wait_a_little_and_name_the_address() {
-    // Taken and closed again: nobody listens there.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Reserved, and not one that the system hands out: nobody else listens there, and no connection can meet itself.
+    let address = SocketAddr::from(([127, 0, 0, 1], tao_harness::free_port().unwrap()));
     let options = LinkOptions { connect_wait: Duration::from_millis(100), ..LinkOptions::default() };
     let client = TierClient::new(&address.to_string(), options).unwrap();
     let began = Instant::now();
