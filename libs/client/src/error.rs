@@ -1,25 +1,56 @@
-//! What a call can fail with, as the server said it.
+//! What a call can fail with.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt as _;
 
 /// A call that failed.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// Not an address.
-    #[error("{address:?} is no address: use HOST:PORT")]
+    #[error("{address:?} is no address: use HOST:PORT, or several with commas between them")]
     Address {
         /// What was given.
         address: String,
     },
-    /// The server, or the way there, said no.
+    /// The request is larger than the client's limit, and was not sent.
+    #[error("the request has {bytes} bytes, more than the limit of {limit}: send less at once")]
+    TooLarge {
+        /// What it has, encoded.
+        bytes: usize,
+        /// See [`ClientOptions::max_message`](crate::ClientOptions::max_message).
+        limit: usize,
+    },
+    /// The way to the server failed: it can't be reached, or the connection broke before the answer came.
+    #[error("can't reach {address}: {message}")]
+    Transport {
+        /// The server's.
+        address: String,
+        /// What tonic made of it.
+        code: Code,
+        /// The cause.
+        message: String,
+        /// Whether a write surely did not happen: no connection was made.
+        not_applied: bool,
+    },
+    /// No answer within the call's deadline.
+    #[error("no answer from {address} within {within:?}")]
+    Deadline {
+        /// The server's.
+        address: String,
+        /// The deadline, from the call's beginning.
+        within: Duration,
+        /// Whether a write surely did not happen.
+        not_applied: bool,
+    },
+    /// The server said no.
     #[error("{message}")]
-    Call {
+    Refused {
         /// The gRPC code.
         code: Code,
-        /// The reason of the closed list in docs/errors.md; empty when the transport failed.
+        /// The reason of the closed list in docs/errors.md; empty when it was not tao that answered, or not at its best.
         reason: String,
         /// For people.
         message: String,
@@ -29,46 +60,114 @@ pub enum ClientError {
         retryable: bool,
         /// Whether a write surely did not happen.
         not_applied: bool,
-        /// When to try again.
+        /// When to try again, at the earliest.
         retry_after: Option<Duration>,
     },
 }
 
 impl ClientError {
-    /// The gRPC code; INVALID_ARGUMENT for an address.
+    /// The gRPC code, or the one that a server would have answered with.
     pub const fn code(&self) -> Code {
         match self {
             Self::Address { .. } => Code::InvalidArgument,
-            Self::Call { code, .. } => *code,
+            Self::TooLarge { .. } => Code::OutOfRange,
+            Self::Transport { code, .. } | Self::Refused { code, .. } => *code,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
         }
     }
 
-    /// Whether the same call may succeed when it is repeated.
+    /// The reason that the server gave, of the closed list in docs/errors.md; empty when it gave none.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => "",
+            Self::Refused { reason, .. } => reason,
+        }
+    }
+
+    /// Every field of the request that is wrong, with the rule that it breaks.
+    pub fn violations(&self) -> &[(String, String)] {
+        match self {
+            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => &[],
+            Self::Refused { violations, .. } => violations,
+        }
+    }
+
+    /// Whether the same call may succeed when it is repeated (after a deadline: with a longer one). A write that may have
+    /// happened is safe to repeat only with its idempotency key.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Address { .. } => false,
-            Self::Call { retryable, .. } => *retryable,
+            Self::Address { .. } | Self::TooLarge { .. } => false,
+            Self::Transport { .. } | Self::Deadline { .. } => true,
+            Self::Refused { retryable, .. } => *retryable,
+        }
+    }
+
+    /// Whether a write surely did not happen, in any of the attempts that were made.
+    pub const fn is_not_applied(&self) -> bool {
+        match self {
+            Self::Address { .. } | Self::TooLarge { .. } => true,
+            Self::Transport { not_applied, .. }
+            | Self::Deadline { not_applied, .. }
+            | Self::Refused { not_applied, .. } => *not_applied,
+        }
+    }
+
+    /// When to try again, at the earliest, for errors that say so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => None,
+            Self::Refused { retry_after, .. } => *retry_after,
+        }
+    }
+
+    /// The same error, when an earlier attempt may have done the write.
+    pub(crate) fn perhaps_applied(mut self) -> Self {
+        match &mut self {
+            Self::Address { .. } | Self::TooLarge { .. } => {}
+            Self::Transport { not_applied, .. }
+            | Self::Deadline { not_applied, .. }
+            | Self::Refused { not_applied, .. } => *not_applied = false,
+        }
+        self
+    }
+
+    /// Reads what the server at `address` said, or what became of the way there.
+    pub(crate) fn from_status(status: &Status, address: &str) -> Self {
+        let info = status.get_details_error_info();
+        let code = status.code();
+        // What tao says has its reason. What the way there says has a cause of its own (under many codes, INTERNAL among them,
+        // when a connection was ended politely), or one of the codes that proxies answer with.
+        let is_transport = info.is_none()
+            && (StdError::source(status).is_some()
+                || matches!(code, Code::Unavailable | Code::Cancelled | Code::Unknown));
+        if is_transport {
+            return Self::Transport {
+                address: address.to_owned(),
+                code,
+                message: causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string),
+                not_applied: causes(status).any(<dyn StdError>::is::<ConnectError>),
+            };
+        }
+        let said = |key: &str| info.as_ref().and_then(|i| i.metadata.get(key)).is_some_and(|v| v == "true");
+        let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
+        Self::Refused {
+            code,
+            retryable: said("retryable") || (info.is_none() && code == Code::DeadlineExceeded),
+            not_applied: said("not_applied"),
+            reason: info.map(|i| i.reason).unwrap_or_default(),
+            message: status.message().to_owned(),
+            violations: violations.into_iter().map(|v| (v.field, v.description)).collect(),
+            retry_after: status.get_details_retry_info().and_then(|r| r.retry_delay),
         }
     }
 }
 
-impl From<Status> for ClientError {
-    fn from(status: Status) -> Self {
-        let info = status.get_details_error_info();
-        let said = |key: &str| info.as_ref().and_then(|i| i.metadata.get(key)).map(|v| v == "true");
-        // A transport that fails says nothing of a write: it may have arrived. It has many codes for a connection that was ended
-        // politely, INTERNAL among them, but always a cause of its own.
-        let is_transport = std::error::Error::source(&status).is_some()
-            || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
-        let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
-        Self::Call {
-            code: status.code(),
-            reason: info.as_ref().map(|i| i.reason.clone()).unwrap_or_default(),
-            message: status.message().to_owned(),
-            violations: violations.into_iter().map(|v| (v.field, v.description)).collect(),
-            retryable: said("retryable").unwrap_or(is_transport),
-            not_applied: said("not_applied").unwrap_or(false),
-            retry_after: status.get_details_retry_info().and_then(|r| r.retry_delay),
-        }
-    }
+/// Why a status came to be, the root last.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    let mut next = StdError::source(status);
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }

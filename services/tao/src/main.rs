@@ -4,7 +4,6 @@ mod commands;
 mod load;
 mod roles;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -37,7 +36,10 @@ enum Command {
     /// Show the time, shard and sequence of ids
     Id(commands::IdArgs),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  tao completions bash > /etc/bash_completion.d/tao")]
+    #[command(after_help = "Examples:
+  tao completions bash > /etc/bash_completion.d/tao
+  tao completions zsh > \"${fpath[1]}/_tao\"
+  tao completions fish > ~/.config/fish/completions/tao.fish")]
     Completions {
         /// The shell
         shell: Shell,
@@ -52,18 +54,16 @@ fn main() -> ExitCode {
         Command::Shard(args) => roles::shard(args),
         Command::Leader(args) => roles::leader(args),
         Command::Follower(args) => roles::follower(args),
-        Command::Load(args) => match load::load(&args) {
-            Ok(load::Ended::Complete) => Ok(()),
-            // As shells report a program that SIGINT ended.
-            Ok(load::Ended::Interrupted) => return ExitCode::from(130),
-            Err(error) => Err(error),
-        },
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tao", &mut io::stdout());
-            Ok(())
+        Command::Load(args) => {
+            return finish(load::load(&args).map(|ended| match ended {
+                load::Ended::Complete | load::Ended::CompleteBefore => ExitCode::SUCCESS,
+                // As shells report a program that SIGINT ended.
+                load::Ended::Interrupted => ExitCode::from(130),
+            }));
         }
-        Command::Id(args) => return finish(commands::id(&args)),
-        Command::Graph(command) => return finish(command.run()),
+        Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
+        Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),
+        Command::Graph(command) => return finish(command.run().map(|()| ExitCode::SUCCESS)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,12 +74,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn finish(result: Result<(), commands::Failure>) -> ExitCode {
+fn finish(result: Result<ExitCode, commands::Failure>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("error: {failure}");
             failure.exit_code()
         }
     }
+}
+
+fn completions(shell: Shell) -> Result<(), commands::Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tao", &mut script);
+    commands::show(&String::from_utf8_lossy(&script))
 }

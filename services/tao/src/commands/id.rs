@@ -4,14 +4,18 @@ use std::str::FromStr;
 
 use clap::Args;
 use serde_json::json;
+use tao_model::id::IdParts;
 use tao_model::{IdLayout, ObjectId};
 
 use super::failure::Failure;
 use super::output::{Format, show};
+use super::time::rfc3339_ms;
 
 /// Arguments of `tao id`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tao id 383557369735155712")]
+#[command(
+    after_help = "Examples:\n  tao id 383557369735155712\n  tao id 383557369735155712 --bits 42/18/4 --output json"
+)]
 pub struct IdArgs {
     /// The ids
     #[arg(required = true)]
@@ -41,36 +45,21 @@ impl FromStr for Bits {
 
 /// Prints time, shard and sequence of each id.
 pub fn id(args: &IdArgs) -> Result<(), Failure> {
-    for raw in &args.ids {
-        let id = ObjectId::new(*raw).ok_or_else(|| Failure::bad_input(format!("{raw} is not positive, as ids are")))?;
-        let parts = args.bits.0.decode(id);
-        let time = rfc3339(parts.time_ms);
-        let text = match args.output {
-            Format::Text => format!("{id}  time {time}  shard {}  sequence {}", parts.shard, parts.sequence),
-            Format::Json => {
-                json!({"id": raw.to_string(), "time": time, "time_ms": parts.time_ms, "shard": parts.shard.0, "sequence": parts.sequence})
-                    .to_string()
-            }
-        };
-        show(&(text + "\n"))?;
-    }
-    Ok(())
+    let lines = args.ids.iter().map(|raw| line(*raw, args.bits.0, args.output));
+    show(&lines.collect::<Result<String, _>>()?)
 }
 
-/// Milliseconds since 1970 as a date and time in UTC.
-fn rfc3339(ms: u64) -> String {
-    let (days, ms) = (ms / 86_400_000, ms % 86_400_000);
-    // Years that begin in March end with the leap day; 400 of them have 146,097 days.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + carry;
-    let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1_000)
+fn line(raw: i64, layout: IdLayout, format: Format) -> Result<String, Failure> {
+    let id = ObjectId::new(raw).ok_or_else(|| Failure::bad_input(format!("{raw} is not positive, as ids are")))?;
+    let IdParts { time_ms, shard, sequence } = layout.decode(id);
+    let time = rfc3339_ms(time_ms).unwrap_or_else(|| "after 9999".to_owned());
+    Ok(match format {
+        Format::Text => format!("{id}  time {time}  shard {shard}  sequence {sequence}\n"),
+        Format::Json => {
+            let (id, shard) = (raw.to_string(), shard.0);
+            format!("{}\n", json!({"id": id, "time": time, "time_ms": time_ms, "shard": shard, "sequence": sequence}))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -78,25 +67,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_right_around_leap_days_and_centuries() {
-        for (ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_164_800_000, "2024-02-29T00:00:00.000Z"),
-            (1_704_067_200_000, "2024-01-01T00:00:00.000Z"),
-            (4_107_542_399_123, "2100-02-28T23:59:59.123Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(ms), text);
-        }
-    }
-
-    #[test]
     fn layouts_are_three_numbers() {
         assert_eq!("42/10/12".parse::<Bits>().unwrap().0, IdLayout::STANDARD);
         for wrong in ["42/10", "42/10/13", "a/b/c", "1/2/3/4", "42/40/12", ""] {
             assert!(wrong.parse::<Bits>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_id_tells_when_and_where_it_was_made() {
+        let layout = IdLayout::STANDARD;
+        let parts = IdParts { time_ms: 1_709_164_800_123, shard: tao_model::ShardId(77), sequence: 9 };
+        let id = layout.encode(parts).unwrap().get();
+        let text = line(id, layout, Format::Text).unwrap_or_default();
+        assert_eq!(text, format!("{id}  time 2024-02-29T00:00:00.123Z  shard 77  sequence 9\n"));
+        let parsed: serde_json::Value = serde_json::from_str(&line(id, layout, Format::Json).unwrap()).unwrap();
+        let want = json!({"id": id.to_string(), "time": "2024-02-29T00:00:00.123Z", "time_ms": 1_709_164_800_123_u64, "shard": 77, "sequence": 9});
+        assert_eq!(parsed, want);
+        let Bits(wide) = "42/18/4".parse().unwrap();
+        assert!(line(id, wide, Format::Text).unwrap().contains("shard 19712  sequence 9"));
+        assert_eq!(line(0, layout, Format::Text).unwrap_err().number(), 2);
+        for extreme in [1, i64::MAX] {
+            for bits in ["38/22/4", "46/14/4", "42/10/12"] {
+                assert!(line(extreme, bits.parse::<Bits>().unwrap().0, Format::Text).is_ok());
+            }
         }
     }
 }

@@ -2,40 +2,51 @@
 
 mod failure;
 mod id;
+mod objects;
 mod output;
+mod time;
 mod values;
+
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tao_client::v1::{
     AssocAddRequest, AssocChangeTypeRequest, AssocCountRequest, AssocDeleteRequest, AssocGetRequest, AssocRangeRequest,
-    AssocTimeRangeRequest, Consistency, ObjectAddRequest, ObjectDeleteRequest, ObjectGetRequest, ObjectUpdateRequest,
-    Placement, ReadOptions, placement,
+    AssocTimeRangeRequest, Consistency, ObjectAddRequest, ObjectDeleteRequest, ObjectUpdateRequest, Placement,
+    ReadOptions, placement,
 };
-use tao_client::{Client, ClientError, ClientOptions, Session};
+use tao_client::{Client, ClientOptions, Session};
 
 pub use failure::{EXIT_CODES, Failure};
 pub use id::{IdArgs, id};
 use output::Answer;
+pub use output::{Format, show};
 use values::{Field, Sum};
 
 /// Where to call, and how to print.
 #[derive(Debug, Args)]
 pub struct Connection {
-    /// The follower
+    /// The follower; several with commas between them
     #[arg(long, env = "TAO_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     address: String,
+    /// How long to wait for an answer, retries included
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
     /// The session token of an earlier answer: reads see at least what that session has seen
     #[arg(long, env = "TAO_SESSION_TOKEN", value_name = "TOKEN", default_value = "")]
     token: String,
-    /// How fresh a read must be
+    /// How fresh a read must be [default: at-least-as-fresh with a token, minimize-latency without]
     #[arg(long, value_enum)]
     consistency: Option<Level>,
+    /// With --consistency bounded-staleness: how old a read may be
+    #[arg(long, value_name = "MILLISECONDS", required_if_eq("consistency", "bounded-staleness"))]
+    max_staleness: Option<i64>,
     /// Print the answer's session token, too
     #[arg(long)]
     show_token: bool,
     /// How to print the answer
     #[arg(long, value_enum, default_value = "text")]
-    output: output::Format,
+    output: Format,
 }
 
 /// See docs/consistency.md.
@@ -45,6 +56,8 @@ enum Level {
     MinimizeLatency,
     /// At least what the token has seen
     AtLeastAsFresh,
+    /// No older than --max-staleness
+    BoundedStaleness,
     /// The newest committed state
     Strong,
 }
@@ -83,13 +96,18 @@ pub struct PageArgs {
 /// One call.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show an object
-    #[command(after_help = "Example:\n  tao get 383557369735155712 --consistency strong")]
+    /// Show objects
+    #[command(after_help = "Those that are missing are named, and the exit code is then 3.
+
+Examples:
+  tao get 383557369735155712
+  tao get 383557369735155712 383557369751937024 --consistency strong --output json")]
     Get {
         #[command(flatten)]
         connection: Connection,
-        /// The object
-        id: i64,
+        /// The objects
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
     },
     /// Count the edges of one type from an object
     #[command(after_help = "Example:\n  tao count 383557369735155712 followed_by")]
@@ -103,7 +121,9 @@ pub enum Command {
         atype: String,
     },
     /// List edges, newest first
-    #[command(after_help = "Example:\n  tao range 383557369735155712 followed_by --limit 10 --objects")]
+    #[command(after_help = "Examples:
+  tao range 383557369735155712 followed_by --limit 10 --objects
+  tao range 383557369735155712 followed_by --cursor CURSOR-OF-THE-ANSWER")]
     Range {
         #[command(flatten)]
         connection: Connection,
@@ -114,20 +134,24 @@ pub enum Command {
         offset: i64,
     },
     /// List the edges between two times, newest first
-    #[command(after_help = "Example:\n  tao time-range 383557369735155712 messaged --low 1700000000")]
+    #[command(
+        after_help = "Example, a day:\n  tao time-range 383557369735155712 messaged --low 1709164800 --high 1709251199"
+    )]
     TimeRange {
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
         page: PageArgs,
         /// Only edges of this time (seconds) or later
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
         low: Option<i64>,
         /// Only edges of this time (seconds) or earlier
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
         high: Option<i64>,
     },
     /// Show those of the edges to given objects that exist
+    #[command(after_help = "Example, whom of two somebody follows:
+  tao edges 383557369735155712 follows 383557369751937024 383557369768718336")]
     Edges {
         #[command(flatten)]
         connection: Connection,
@@ -143,9 +167,11 @@ pub enum Command {
     /// Add an object
     #[command(
         after_help = "A value is taken for an integer, a number or a boolean when it looks like one, else for text.
-NAME:string=, :int=, :double=, :bool= and :bytes= (hexadecimal) say which.
+NAME:string=, :int=, :double=, :bool=, :bytes= (hexadecimal) and :timestamp= (RFC 3339) say which.
 
-Example:\n  tao add user name=Ann age=30 zip:string=01234"
+Examples:
+  tao add user name=Ann age=30 zip:string=12345 born:timestamp=1994-02-28
+  tao add post text='Hello, world' --near 383557369735155712"
     )]
     Add {
         #[command(flatten)]
@@ -181,6 +207,7 @@ Example:\n  tao add user name=Ann age=30 zip:string=01234"
         expected_version: Option<i64>,
     },
     /// Delete an object; its edges stay
+    #[command(after_help = "Example:\n  tao delete 383557369735155712")]
     Delete {
         #[command(flatten)]
         connection: Connection,
@@ -188,20 +215,23 @@ Example:\n  tao add user name=Ann age=30 zip:string=01234"
         id: i64,
     },
     /// Add an edge, with its inverse
-    #[command(after_help = "Example:\n  tao link 383557369735155712 follows 383557369751937024")]
+    #[command(after_help = "Examples:
+  tao link 383557369735155712 follows 383557369751937024
+  tao link 383557369735155712 likes 383557369751937024 --time 1709164800 stars=5")]
     Link {
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
         edge: EdgeArgs,
         /// Seconds [default: now]
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
         time: Option<i64>,
         /// Its fields
         #[arg(value_name = "NAME=VALUE")]
         fields: Vec<Field>,
     },
     /// Delete an edge, with its inverse
+    #[command(after_help = "Example:\n  tao unlink 383557369735155712 follows 383557369751937024")]
     Unlink {
         #[command(flatten)]
         connection: Connection,
@@ -209,6 +239,7 @@ Example:\n  tao add user name=Ann age=30 zip:string=01234"
         edge: EdgeArgs,
     },
     /// Move an edge, with its inverse, to another type
+    #[command(after_help = "Example:\n  tao change-type 383557369735155712 follows 383557369751937024 friend")]
     ChangeType {
         #[command(flatten)]
         connection: Connection,
@@ -241,33 +272,38 @@ impl Command {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
         runtime.block_on(async {
             let connection = self.connection();
-            let (format, options) = (connection.output, connection.read());
-            let shows_token = connection.show_token;
-            let session = Client::new(&connection.address, ClientOptions::default())?.resume(connection.token.clone());
+            let (format, shows_token, options) = (connection.output, connection.show_token, connection.read());
+            let session = connection.session()?;
             let answer = send(&session, self, options).await?;
             let token = shows_token.then(|| session.token());
-            output::show(&answer.print(format, token.as_deref()))
+            show(&answer.print(format, token.as_deref()))?;
+            answer.failure().map_or(Ok(()), Err)
         })
     }
 }
 
 impl Connection {
+    fn session(&self) -> Result<Session, Failure> {
+        let options = ClientOptions { deadline: Duration::from_secs(self.timeout), ..Default::default() };
+        Ok(Client::connect(&self.address, options)?.session().with_token(&self.token))
+    }
+
     fn read(&self) -> Option<ReadOptions> {
-        let consistency = match self.consistency? {
-            Level::MinimizeLatency => Consistency::MinimizeLatency,
-            Level::AtLeastAsFresh => Consistency::AtLeastAsFresh,
-            Level::Strong => Consistency::Strong,
+        let consistency = match self.consistency {
+            None => Consistency::Unspecified,
+            Some(Level::MinimizeLatency) => Consistency::MinimizeLatency,
+            Some(Level::AtLeastAsFresh) => Consistency::AtLeastAsFresh,
+            Some(Level::BoundedStaleness) => Consistency::BoundedStaleness,
+            Some(Level::Strong) => Consistency::Strong,
         };
-        Some(ReadOptions { consistency: consistency as i32, ..Default::default() })
+        let max_staleness_ms = self.max_staleness.unwrap_or_default();
+        Some(ReadOptions { consistency: consistency as i32, max_staleness_ms, ..Default::default() })
     }
 }
 
-async fn send(session: &Session, command: Command, options: Option<ReadOptions>) -> Result<Answer, ClientError> {
+async fn send(session: &Session, command: Command, options: Option<ReadOptions>) -> Result<Answer, Failure> {
     Ok(match command {
-        Command::Get { id, .. } => {
-            let got = session.object_get(ObjectGetRequest { id, options }).await?;
-            Answer::objects(got.object)
-        }
+        Command::Get { ids, .. } => objects::get(session, &ids, options).await?,
         Command::Count { id1, atype, .. } => {
             let got = session.assoc_count(AssocCountRequest { id1, r#type: atype, options }).await?;
             Answer::facts([("count", got.count.into())])
@@ -302,21 +338,20 @@ async fn send(session: &Session, command: Command, options: Option<ReadOptions>)
         Command::Edges { id1, atype, id2s, .. } => {
             let request = AssocGetRequest { id1, r#type: atype, id2s, low: None, high: None, options };
             let got = session.assoc_get(request).await?;
-            let remaining = got.remaining.iter().map(i64::to_string).collect();
-            Answer::edges(got.assocs, Vec::new(), String::new()).with_remaining(remaining)
+            Answer::edges(got.assocs, Vec::new(), String::new()).with_remaining(got.remaining)
         }
         Command::Add { otype, fields, near, .. } => {
             let placement = near.map(|id| Placement { r#where: Some(placement::Where::Near(id)) });
-            let data = fields.into_iter().map(Field::into_pair).collect();
-            let request = ObjectAddRequest { r#type: otype, data, placement, ..Default::default() };
+            let request =
+                ObjectAddRequest { r#type: otype, data: values::data(fields)?, placement, ..Default::default() };
             Answer::objects(session.object_add(request).await?.object)
         }
         Command::Update { id, set, unset, add, expected_version, .. } => {
             let request = ObjectUpdateRequest {
                 id,
-                set: set.into_iter().map(Field::into_pair).collect(),
+                set: values::data(set)?,
                 unset,
-                add: add.into_iter().map(|sum| (sum.name, sum.by)).collect(),
+                add: values::sums(add)?,
                 expected_version,
                 options: None,
             };
@@ -327,7 +362,7 @@ async fn send(session: &Session, command: Command, options: Option<ReadOptions>)
             Answer::facts([("deleted", got.deleted.into())])
         }
         Command::Link { edge, time, fields, .. } => {
-            let data = fields.into_iter().map(Field::into_pair).collect();
+            let data = values::data(fields)?;
             let request =
                 AssocAddRequest { id1: edge.id1, r#type: edge.atype, id2: edge.id2, time, data, options: None };
             let got = session.assoc_add(request).await?;

@@ -1,0 +1,178 @@
+//! A GraphService that answers as a test tells it to, and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use prost::Message as _;
+use tao_client::{Client, ClientOptions, v1};
+use tao_model::{ClusterId, LogId, Position, ShardId, Token};
+use tao_proto::Answer;
+use tao_proto::server::graph_service_server::{GraphService, GraphServiceServer};
+use tokio::sync::oneshot;
+use tonic::transport::server::{Server, TcpIncoming};
+use tonic::{Request, Response, Status};
+
+/// What to do with a call.
+pub enum Act {
+    /// An answer with this session token. All answers have it in the same field, so it serves every call.
+    Answer(String),
+    /// An error.
+    Fail(Status),
+    /// No answer, ever.
+    Hang,
+}
+
+/// A call as it came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub name: &'static str,
+    /// Encoded.
+    pub message: Vec<u8>,
+    /// Whether the caller's deadline came along.
+    pub has_deadline: bool,
+}
+
+#[derive(Default)]
+struct Script {
+    acts: VecDeque<Act>,
+    asked: Vec<Asked>,
+}
+
+/// The server's script; the default act is an answer without a token.
+#[derive(Clone, Default)]
+pub struct Scripted(Arc<Mutex<Script>>);
+
+impl Scripted {
+    pub fn then(self, act: Act) -> Self {
+        self.0.lock().acts.push_back(act);
+        self
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.0.lock().asked.clone()
+    }
+
+    /// The session tokens that came, of reads.
+    pub fn read_tokens(&self) -> Vec<String> {
+        let message = |asked: &Asked| v1::ObjectGetRequest::decode(asked.message.as_slice()).unwrap();
+        self.asked().iter().map(|a| message(a).options.unwrap_or_default().session_token).collect()
+    }
+
+    /// The idempotency keys that came, of updates.
+    pub fn update_keys(&self) -> Vec<String> {
+        let message = |asked: &Asked| v1::ObjectUpdateRequest::decode(asked.message.as_slice()).unwrap();
+        self.asked().iter().map(|a| message(a).options.unwrap_or_default().idempotency_key).collect()
+    }
+
+    async fn act<T: prost::Message>(
+        &self,
+        name: &'static str,
+        request: Request<T>,
+    ) -> Result<Response<Answer>, Status> {
+        let has_deadline = request.metadata().contains_key("grpc-timeout");
+        let message = request.get_ref().encode_to_vec();
+        let act = {
+            let mut script = self.0.lock();
+            script.asked.push(Asked { name, message, has_deadline });
+            script.acts.pop_front()
+        };
+        match act {
+            None => Ok(Response::new(Answer::new())),
+            Some(Act::Fail(status)) => Err(status),
+            Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Answer(token)) => {
+                let answer = v1::ObjectGetResponse { session_token: token, object: None };
+                Ok(Response::new(Answer::encode(&answer)))
+            }
+        }
+    }
+
+    /// Serves on a free port of loopback, on a thread of its own.
+    pub fn serve(&self) -> Serving {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let service = GraphServiceServer::new(self.clone());
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
+                tell.send(incoming.local_addr().unwrap().to_string()).unwrap();
+                tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+                ended.await.ok();
+            });
+        });
+        Serving { address: told.recv().unwrap(), end: Some(end), thread: Some(thread) }
+    }
+
+    /// A client of a server of its own, which serves as long as the test runs.
+    pub fn client(&self, options: ClientOptions) -> Client {
+        let mut serving = self.serve();
+        let client = Client::connect(&serving.address, options).unwrap();
+        std::mem::forget(serving.end.take());
+        client
+    }
+}
+
+/// A server; dropped, it is gone with all its connections, as if it were killed.
+pub struct Serving {
+    pub address: String,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let (Some(end), Some(thread)) = (self.end.take(), self.thread.take()) {
+            drop(end);
+            thread.join().unwrap();
+        }
+    }
+}
+
+macro_rules! scripted {
+    ($($name:ident($request:ident);)*) => {
+        #[tonic::async_trait]
+        impl GraphService for Scripted {$(
+            async fn $name(&self, request: Request<v1::$request>) -> Result<Response<Answer>, Status> {
+                self.act(stringify!($name), request).await
+            }
+        )*}
+    };
+}
+
+scripted! {
+    object_add(ObjectAddRequest);
+    object_get(ObjectGetRequest);
+    object_multi_get(ObjectMultiGetRequest);
+    object_update(ObjectUpdateRequest);
+    object_upsert(ObjectUpsertRequest);
+    object_delete(ObjectDeleteRequest);
+    assoc_add(AssocAddRequest);
+    assoc_delete(AssocDeleteRequest);
+    assoc_change_type(AssocChangeTypeRequest);
+    assoc_get(AssocGetRequest);
+    assoc_count(AssocCountRequest);
+    assoc_range(AssocRangeRequest);
+    assoc_time_range(AssocTimeRangeRequest);
+    batch(BatchRequest);
+    allocate_ids(AllocateIdsRequest);
+}
+
+/// A token that has seen these positions of these shards.
+pub fn token(seen: &[(u32, u64)]) -> String {
+    let mut token = Token::new(ClusterId([3; 16]));
+    for (shard, lsn) in seen {
+        token.see(ShardId(*shard), Position::new(1, *lsn), |_| LogId(0));
+    }
+    token.encode()
+}
+
+pub fn get(id: i64) -> v1::ObjectGetRequest {
+    v1::ObjectGetRequest { id, options: None }
+}
+
+pub fn update(id: i64) -> v1::ObjectUpdateRequest {
+    v1::ObjectUpdateRequest { id, ..Default::default() }
+}
