@@ -12,7 +12,7 @@ pub type Graph = GraphServiceClient<Channel>;
 
 /// The program under test.
 pub const TAO: &str = env!("CARGO_BIN_EXE_tao");
-/// Until a tier listens, or is ready: generous, since other suites run at the same time.
+/// Until a tier is ready: generous, since other suites run at the same time.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running deployment; dropped, everything in it ends and nothing is left.
@@ -27,15 +27,7 @@ pub struct Cluster {
 
 /// Runs one tier and waits until it listens; answers with its address.
 pub fn tier(args: &[&str]) -> (Process, String) {
-    let (role, rest) = args.split_first().expect("a role");
-    let args = [&[*role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], rest].concat();
-    let front = if *role == "dev" { "follower" } else { role };
-    let listening = format!("listening for gRPC tier=\"{front}\"");
-    let mut process = Process::spawn(TAO, &args, &[]).expect("tao starts");
-    let line = process.wait_line(&listening, START_WITHIN).unwrap_or_else(|e| panic!("{e:#}"));
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
-    let address = address.to_owned();
-    (process, address)
+    tao_harness::tier(TAO, args).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 impl Cluster {

@@ -11,5 +11,5 @@ pub mod stream;
 pub use entry::{Entry, Fresh, Mode};
 pub use list::CachedList;
 pub use memory::{CacheOptions, Gap, Lookup, MemoryCache};
-pub use reader::{CachedReader, Read, Upstream};
+pub use reader::{CachedReader, MIN_FETCHED, Read, Upstream};
 pub use redis::{RedisCache, RedisError};

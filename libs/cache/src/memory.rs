@@ -82,6 +82,14 @@ struct Floors {
     connected: bool,
 }
 
+impl Floors {
+    /// Whether a value that arrives now can be told to lack no change, given what is remembered of its key. Rule 7: none can for
+    /// a log without a stream.
+    fn admit(self, as_of: Position, remembered: Position) -> bool {
+        self.connected && as_of >= self.w0 && as_of >= remembered
+    }
+}
+
 type Stripe = Mutex<[Position; BUCKETS]>;
 
 /// See the module.
@@ -166,9 +174,7 @@ impl MemoryCache {
         let generation = self.stream.load().generation;
         let there = self.entries.peek(&key).filter(|kept| kept.generation == generation);
         let is_newest = there.as_ref().is_none_or(|kept| as_of >= kept.as_of);
-        let is_fresh = as_of >= floors.w0 && as_of >= memory[bucket] && is_newest;
-        // Rule 7: nothing is cached for a log without a stream.
-        if !floors.connected || !is_fresh {
+        if !floors.admit(as_of, memory[bucket]) || !is_newest {
             metrics::counter!("tao_cache_fills_refused_total", "tier" => self.tier).increment(1);
             return false;
         }
@@ -183,8 +189,7 @@ impl MemoryCache {
     pub fn is_believable(&self, key: &Key, as_of: Position) -> bool {
         let (stripe, bucket) = self.place(key);
         let memory = self.stripes[stripe].lock();
-        let floors = self.floors.load();
-        floors.connected && as_of >= floors.w0 && as_of >= memory[bucket]
+        self.floors.load().admit(as_of, memory[bucket])
     }
 
     /// Rule 5: a change, from the stream or from a write's answer.

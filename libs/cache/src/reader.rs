@@ -15,7 +15,7 @@ use crate::memory::{Lookup, MemoryCache};
 use crate::redis::RedisCache;
 
 /// Edges that are fetched with a list at the least, so that its next readers find them.
-const MIN_FETCHED: usize = 64;
+pub const MIN_FETCHED: usize = 64;
 
 /// The next tier.
 pub trait Upstream: Send + Sync + 'static {

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
-use tao_model::{ClusterId, LogId, Token};
+use tao_model::{LogId, Token};
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -142,24 +140,17 @@ fn merged(older: &str, newer: &str) -> String {
     }
     // Which log a shard lives in matters only where a token is so large that its shards are folded into their logs.
     let log_of = |_| LogId(0);
-    let both = cluster_of(newer).and_then(|cluster| {
-        let mut both = Token::decode(newer, cluster).ok()?;
-        both.merge(&Token::decode(older, cluster).ok()?, log_of);
-        Some(both.encode())
+    let both = Token::parse(newer).and_then(|mut both| {
+        both.merge(&Token::decode(older, both.cluster())?, log_of);
+        Ok(both.encode())
     });
-    both.unwrap_or_else(|| newer.to_owned())
-}
-
-/// The cluster that made a token.
-fn cluster_of(token: &str) -> Option<ClusterId> {
-    let raw = URL_SAFE_NO_PAD.decode(token).ok()?;
-    Some(ClusterId(*raw.get(1..)?.first_chunk()?))
+    both.unwrap_or_else(|_| newer.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{Position, ShardId};
+    use tao_model::{ClusterId, Position, ShardId};
 
     fn token(cluster: u8, shard: u32, lsn: u64) -> String {
         let mut token = Token::new(ClusterId([cluster; 16]));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::hash::StableHash;
 
 /// 2024-01-01T00:00:00Z, in milliseconds since 1970: where the time in an id begins.
 pub const EPOCH_MS: u64 = 1_704_067_200_000;
@@ -123,9 +124,9 @@ impl IdLayout {
         ObjectId::new(raw as i64)
     }
 
-    /// Evenly spread shard of a key (FNV-1a, stable for ever: keys must keep their shard).
+    /// Evenly spread shard of a key; a key keeps its shard for ever.
     pub fn shard_of_key(&self, key: &str) -> ShardId {
-        let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = StableHash::of(key.as_bytes());
         let mixed = hash ^ (hash >> 32);
         ShardId((mixed % u64::from(self.shards)) as u32)
     }

@@ -5,6 +5,7 @@ pub mod cursor;
 pub mod data;
 pub mod error;
 pub mod graph;
+pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod position;
@@ -21,6 +22,7 @@ pub use graph::{
     AssocRef, Change, ChangeKind, ClusterId, ClusterInfo, Edge, EdgeKey, EdgeTime, Key, ListDelta, LogId, Object,
     ObjectUpdate, Placement, TypeId, Write, WriteOutcome, WriteResult,
 };
+pub use hash::StableHash;
 pub use id::{IdGenerator, IdLayout, ObjectId, ShardId};
 pub use position::Position;
 pub use schema::{AssocType, ObjectType, Schema};

@@ -87,8 +87,14 @@ impl Token {
         URL_SAFE_NO_PAD.encode(out)
     }
 
-    /// Reads a token that a caller gave.
+    /// Reads a token that a caller gave, which must be of this cluster.
     pub fn decode(text: &str, cluster: ClusterId) -> Result<Self> {
+        let token = Self::parse(text)?;
+        if token.cluster == cluster { Ok(token) } else { Err(Error::TokenOtherCluster) }
+    }
+
+    /// Reads a token of any cluster.
+    pub fn parse(text: &str) -> Result<Self> {
         let malformed =
             |why: &str| Error::invalid("session_token", format!("{why}: pass a token as an answer gave it, or none"));
         if text.len() > MAX_TOKEN {
@@ -101,8 +107,7 @@ impl Token {
             Some(v) => return Err(malformed(&format!("of version {v}, and this server reads version {VERSION}"))),
             None => return Err(malformed("empty")),
         }
-        let token = Self::read(&mut reader).filter(|_| reader.is_empty()).ok_or_else(|| malformed("not a token"))?;
-        if token.cluster == cluster { Ok(token) } else { Err(Error::TokenOtherCluster) }
+        Self::read(&mut reader).filter(|_| reader.is_empty()).ok_or_else(|| malformed("not a token"))
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {

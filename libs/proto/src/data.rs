@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes};
 use prost::Message as _;
-use prost::encoding::{DecodeContext, WireType, decode_key};
+use prost::encoding::{DecodeContext, WireType, decode_key, encoded_len_varint};
 use tao_model::limits::{MAX_DATA, MAX_FIELD_NAME, MAX_FIELDS};
 use tao_model::{Data, Object, Value, Violations};
 
+use crate::answer::field_len;
 use crate::v1;
 
 /// The number of the field `data` in tao.v1.Object and in tao.v1.Assoc: the same, so that one encoding serves both.
@@ -102,7 +103,24 @@ pub fn from_peer(map: BTreeMap<String, v1::Value>) -> Option<Data> {
 
 /// Bytes of [`encode`]'s result.
 pub fn encoded_len(data: &Data) -> usize {
-    v1::Object { data: to_proto(data), ..Default::default() }.encoded_len()
+    let text = |number, len: usize| if len == 0 { 0 } else { field_len(number, len) };
+    let entry =
+        |(name, value): (&String, &Value)| field_len(DATA_FIELD, text(1, name.len()) + field_len(2, value_len(value)));
+    data.iter().map(entry).sum()
+}
+
+/// Bytes of a value as a tao.v1.Value.
+fn value_len(value: &Value) -> usize {
+    let number = |n: u64| 1 + encoded_len_varint(n);
+    let unless_zero = |n: i64| if n == 0 { 0 } else { number(n as u64) };
+    match value {
+        Value::Bool(_) => 2,
+        Value::Int64(n) => number(*n as u64),
+        Value::Double(_) => 9,
+        Value::String(s) => field_len(4, s.len()),
+        Value::Bytes(b) => field_len(5, b.len()),
+        Value::Timestamp(seconds, nanos) => field_len(6, unless_zero(*seconds) + unless_zero(i64::from(*nanos))),
+    }
 }
 
 /// Encodes data as the fields `data` of an object or edge, in name order: equal data, equal bytes.
@@ -169,6 +187,18 @@ mod tests {
         ]);
         let encoded = encode(&data);
         assert_eq!(encoded.len(), encoded_len(&data));
+        for value in [
+            Value::Int64(0),
+            Value::Int64(i64::MAX),
+            Value::String(String::new()),
+            Value::String("x".repeat(200)),
+            Value::Bytes(vec![1; 20_000]),
+            Value::Timestamp(0, 0),
+            Value::Timestamp(1, 0),
+        ] {
+            let one = Data::from([("n".repeat(128), value.clone()), (String::new(), value)]);
+            assert_eq!(encode(&one).len(), encoded_len(&one));
+        }
         assert_eq!(decode(&encoded), Some(data.clone()));
         assert_eq!(decode(&encoded.slice(..encoded.len() - 1)), None);
         let object = Object {

@@ -10,7 +10,7 @@ use tao_model::id::NoId;
 use tao_model::limits::{MAX_DATA, MAX_FIELDS, MAX_TIME_AHEAD, OUTCOME_TTL_MS};
 use tao_model::{
     AssocRef, Change, ChangeKind, Data, Error, IdGenerator, IdLayout, Object, ObjectId, ObjectUpdate, Placement,
-    Position, Result, Schema, ShardId, TypeId, Violations, Write, WriteOutcome, WriteResult,
+    Position, Result, Schema, ShardId, StableHash, TypeId, Violations, Write, WriteOutcome, WriteResult,
 };
 use tao_proto::{convert, data, internal};
 
@@ -402,10 +402,9 @@ fn check_version(id: ObjectId, row: &ObjectRow, expected: Option<i64>) -> Result
     }
 }
 
-/// Tells writes apart (FNV-1a over the encoded write).
+/// Tells writes apart.
 fn fingerprint(write: &Write) -> i64 {
-    let bytes = internal::Write::from(write).encode_to_vec();
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)) as i64
+    StableHash::of(&internal::Write::from(write).encode_to_vec()) as i64
 }
 
 fn encode_answer(outcome: &WriteOutcome) -> Vec<u8> {

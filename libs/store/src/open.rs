@@ -15,6 +15,7 @@ use crate::batch::Lasting;
 use crate::lane::OWNER_CHECK;
 use crate::memory::MemoryBackend;
 use crate::postgres::{self, PostgresBackend};
+use crate::rows::Columns;
 use crate::sqlite::SqliteBackend;
 use crate::store::Store;
 use crate::working::Working;
@@ -156,16 +157,13 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
     let row = query("SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster")
         .fetch_one(&mut *transaction)
         .await?;
-    let numbers = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
-    let info = check_cluster(options, &row.try_get::<Vec<u8>, _>(0)?, row.try_get(1)?, numbers)?;
+    let info = check_cluster(options, &row)?;
     let before: String = query("SELECT owner FROM log_head").fetch_one(&mut *transaction).await?.try_get(0)?;
     query("UPDATE log_head SET owner = ?1").bind(&owner).execute(&mut *transaction).await?;
     transaction.commit().await?;
     outlive(&before).await;
     let rows = query("SELECT shard, ids_until FROM shards").fetch_all(&readers).await?;
-    let leases =
-        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
-    Ok((Arc::new(SqliteBackend { writer, readers, owner }), info, leases))
+    Ok((Arc::new(SqliteBackend { writer, readers, owner }), info, leases(&rows)?))
 }
 
 async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
@@ -203,17 +201,14 @@ async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, O
     let row = query("SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster")
         .fetch_one(&mut *transaction)
         .await?;
-    let numbers = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
-    let info = check_cluster(options, &row.try_get::<Vec<u8>, _>(0)?, row.try_get(1)?, numbers)?;
+    let info = check_cluster(options, &row)?;
     let before: String =
         query("SELECT owner FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?.try_get(0)?;
     query("UPDATE log_head SET owner = $1").bind(&owner).execute(&mut *transaction).await?;
     transaction.commit().await?;
     outlive(&before).await;
     let rows = query("SELECT shard::bigint, ids_until FROM shards").fetch_all(&pool).await?;
-    let leases =
-        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get::<i64, _>(1)? as u64))).collect::<Result<_, sqlx::Error>>()?;
-    Ok((Arc::new(PostgresBackend { pool, owner }), info, leases))
+    Ok((Arc::new(PostgresBackend { pool, owner }), info, leases(&rows)?))
 }
 
 /// Whoever owned the database, and did not give it up, must have noticed that it lost it before anything is committed: until then
@@ -230,8 +225,11 @@ fn layout_numbers(layout: IdLayout) -> [i64; 4] {
     [i64::from(time), i64::from(shard), i64::from(sequence), i64::from(layout.shards())]
 }
 
-fn check_cluster(options: &OpenOptions, id: &[u8], log: i64, numbers: [i64; 4]) -> Result<ClusterInfo, OpenError> {
-    let cluster = ClusterId(id.try_into().map_err(|_| OpenError::Corrupt("its cluster id has not 16 bytes"))?);
+/// Columns: id, log, bits of time, shard and sequence, shards.
+fn check_cluster(options: &OpenOptions, row: &impl Columns) -> Result<ClusterInfo, OpenError> {
+    let id = row.bytes(0)?.try_into().map_err(|_| OpenError::Corrupt("its cluster id has not 16 bytes"))?;
+    let (cluster, log) = (ClusterId(id), LogId(row.int(1)? as u32));
+    let numbers = [row.int(2)?, row.int(3)?, row.int(4)?, row.int(5)?];
     if let Some(expected) = options.expect_cluster.filter(|expected| *expected != cluster) {
         return Err(OpenError::OtherCluster { found: cluster, expected });
     }
@@ -240,7 +238,12 @@ fn check_cluster(options: &OpenOptions, id: &[u8], log: i64, numbers: [i64; 4]) 
         let show = |n: [i64; 4]| format!("{}/{}/{}, {}", n[0], n[1], n[2], n[3]);
         return Err(OpenError::OtherLayout { found: show(numbers), expected: show(expected) });
     }
-    Ok(ClusterInfo { cluster, log: LogId(log as u32), layout: options.layout })
+    Ok(ClusterInfo { cluster, log, layout: options.layout })
+}
+
+/// Up to where each shard's ids are leased. Columns: shard, ids_until.
+fn leases(rows: &[impl Columns]) -> Result<HashMap<i64, u64>, sqlx::Error> {
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)? as u64))).collect()
 }
 
 fn migrate_error(error: MigrateError) -> OpenError {

@@ -15,9 +15,6 @@ use crate::session::{Seen, Session};
 use crate::upstream::{Leader, unexpected};
 use crate::validate::{Door, ListRef, ReadCall};
 
-/// Edges that are fetched with a list at the least, so that its next readers find them.
-pub const HEAD: usize = 64;
-
 /// A call that ended: its answer without the session token, and what it has seen (a failed call may have seen something too).
 pub struct Executed {
     /// The answer.
@@ -137,19 +134,11 @@ impl Executor {
             Ok(outcome) => outcome,
             Err(error) => return error.into(),
         };
-        let owner = match &write {
-            Write::ObjectAdd { .. } => None,
-            Write::ObjectUpdate { id, .. } | Write::ObjectUpsert { id, .. } | Write::ObjectDelete { id, .. } => {
-                Some(*id)
-            }
-            Write::AssocAdd { edge, .. } | Write::AssocDelete { edge } | Write::AssocChangeType { edge, .. } => {
-                Some(edge.id1)
-            }
-        };
         let mut seen: Vec<Seen> = outcome.changes.iter().map(|c| (c.shard, c.position)).collect();
-        if let (true, Some(owner)) = (seen.is_empty(), owner) {
-            seen.push((Self::shard(session, owner), outcome.position));
-            for key in self.keys(&write) {
+        if seen.is_empty() {
+            let keys = self.keys(&write);
+            seen.extend(keys.first().map(|key| (Self::shard(session, key.owner()), outcome.position)));
+            for key in keys {
                 self.reader.memory().outdate(&key, outcome.position);
             }
         }
@@ -164,7 +153,7 @@ impl Executor {
         Ok(outcome)
     }
 
-    /// What a write of something that exists is about.
+    /// What a write of something that exists is about; first what it names.
     fn keys(&self, write: &Write) -> Vec<Key> {
         let lists = |edge: &AssocRef| {
             let inverse = self.schema.assoc(edge.atype).and_then(|t| t.inverse).map(|atype| Key::List(edge.id2, atype));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tao_cache::{CachedList, Fresh};
+use tao_cache::{CachedList, Fresh, MIN_FETCHED};
 use tao_model::limits::{MAX_ANSWER, MAX_LIMIT};
 use tao_model::{Cursor, EdgeKey, EdgeTime, ObjectId, Result};
 use tao_proto::answer::field_len;
@@ -11,7 +11,7 @@ use tao_proto::internal;
 use tao_rpc::{CallContext, Op, ReplyBody};
 
 use crate::answers::{self, RESERVE};
-use crate::execute::{Executed, Executor, HEAD};
+use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::upstream::unexpected;
 use crate::validate::{From, ListRef, RangeCall};
@@ -40,9 +40,7 @@ impl Page {
     /// Keeps as many edges as fit into `max` bytes.
     fn fit(&mut self, max: usize) {
         let Some(first) = self.index.first() else { return };
-        let (start, fitting) =
-            (first.start as usize, self.index.partition_point(|e| (e.end - first.start) as usize <= max));
-        debug_assert!(start <= self.edges.len());
+        let fitting = self.index.partition_point(|e| (e.end - first.start) as usize <= max);
         self.truncate(fitting);
     }
 
@@ -136,10 +134,10 @@ impl Executor {
     ) -> Result<(Page, tao_model::Position)> {
         let head = match range.from {
             From::Offset(offset) => usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(range.limit),
-            From::After(_) => HEAD,
+            From::After(_) => MIN_FETCHED,
         };
         if head <= MAX_LIMIT {
-            let found = self.list(range.list, head.max(HEAD), session, context).await?;
+            let found = self.list(range.list, head.max(MIN_FETCHED), session, context).await?;
             if let Some(page) = covered(&found.value, range) {
                 return Ok((page, found.as_of));
             }
@@ -231,7 +229,7 @@ impl Executor {
         context: &CallContext,
     ) -> Executed {
         let shard = Self::shard(session, list.id1);
-        let head = match self.list(list, HEAD, session, context).await {
+        let head = match self.list(list, MIN_FETCHED, session, context).await {
             Ok(head) => head,
             Err(error) => return error.into(),
         };

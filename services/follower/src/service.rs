@@ -1,6 +1,6 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
-use tao_model::{Error, Result, Violations};
+use tao_model::{ClusterInfo, Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits};
@@ -12,7 +12,6 @@ use crate::answers;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::validate::{self, Door, ReadCall};
-use tao_model::Write;
 
 /// tao.v1.GraphService.
 #[derive(Clone)]
@@ -40,17 +39,12 @@ impl Graph {
         options: Option<v1::ReadOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
     ) -> Answered {
-        let prepared = self.prepare(&metadata, |info, v| {
+        let (session, call, context) = self.prepare(&metadata, |info, v| {
             let session = Session::of_read(info, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(&info), v)))
-        });
-        match prepared {
-            Ok((session, call, context)) => {
-                let executed = self.executor.run_read(call, &session, &context).await;
-                respond(session, executed)
-            }
-            Err(error) => Err(error::to_status(&error)),
-        }
+        })?;
+        let executed = self.executor.run_read(call, &session, &context).await;
+        respond(session, executed)
     }
 
     async fn write(
@@ -59,55 +53,50 @@ impl Graph {
         options: Option<v1::WriteOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
     ) -> Answered {
-        let prepared = self.prepare(&metadata, |info, v| {
+        let (session, write, context) = self.prepare(&metadata, |info, v| {
             let session = Session::of_write(info, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(&info), v)))
-        });
-        match prepared {
-            Ok((session, write, context)) => {
-                let executed = self.executor.run_write(write, &session, &context).await;
-                respond(session, executed)
-            }
-            Err(error) => Err(error::to_status(&error)),
-        }
+        })?;
+        let executed = self.executor.run_write(write, &session, &context).await;
+        respond(session, executed)
     }
 
     /// Reads deadline, options and call; every violation of all three is reported at once.
     fn prepare<T>(
         &self,
         metadata: &MetadataMap,
-        check: impl FnOnce(tao_model::ClusterInfo, &mut Violations) -> Result<(Session, Option<T>)>,
-    ) -> Result<(Session, T, CallContext)> {
-        let context = CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
-        let mut violations = Violations::default();
-        let (session, call) = check(self.executor.info()?, &mut violations)?;
-        violations.check()?;
-        // A call that could not be taken over has left a violation.
-        let call = call.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })?;
-        Ok((session, call, context))
+        check: impl FnOnce(ClusterInfo, &mut Violations) -> Result<(Session, Option<T>)>,
+    ) -> Result<(Session, T, CallContext), Status> {
+        let prepare = || {
+            let context =
+                CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
+            let mut violations = Violations::default();
+            let (session, call) = check(self.executor.info()?, &mut violations)?;
+            violations.check()?;
+            // A call that could not be taken over has left a violation.
+            let call =
+                call.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })?;
+            Ok((session, call, context))
+        };
+        prepare().map_err(|error: Error| error::to_status(&error))
     }
 }
 
 /// Completes an answer, or an error, with the session's token: in the message and as metadata.
 fn respond(session: Session, executed: Executed) -> Answered {
     let token = session.token_with(executed.seen);
-    let header = MetadataValue::try_from(&token);
-    match executed.result {
-        Ok(answer) => {
-            let mut response = Response::new(answers::with_token(answer, &token));
-            if let Ok(header) = header {
-                response.metadata_mut().insert(metadata::SESSION_TOKEN, header);
-            }
-            Ok(response)
-        }
-        Err(error) => {
-            let mut status = error::to_status(&error);
-            if let Ok(header) = header {
-                status.metadata_mut().insert(metadata::SESSION_TOKEN, header);
-            }
-            Err(status)
-        }
+    let mut answered = match executed.result {
+        Ok(answer) => Ok(Response::new(answers::with_token(answer, &token))),
+        Err(error) => Err(error::to_status(&error)),
+    };
+    if let Ok(header) = MetadataValue::try_from(&token) {
+        let metadata = match &mut answered {
+            Ok(response) => response.metadata_mut(),
+            Err(status) => status.metadata_mut(),
+        };
+        metadata.insert(metadata::SESSION_TOKEN, header);
     }
+    answered
 }
 
 #[tonic::async_trait]
@@ -124,17 +113,12 @@ impl GraphService for Graph {
 
     async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let prepared = self.prepare(&metadata, |info, v| {
+        let (session, ids, context) = self.prepare(&metadata, |info, v| {
             let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
             Ok((session, Some(self.executor.door(&info).object_multi_get(&message, v))))
-        });
-        match prepared {
-            Ok((session, ids, context)) => {
-                let executed = self.executor.objects(&ids, &session, &context).await;
-                respond(session, executed)
-            }
-            Err(error) => Err(error::to_status(&error)),
-        }
+        })?;
+        let executed = self.executor.objects(&ids, &session, &context).await;
+        respond(session, executed)
     }
 
     async fn object_update(&self, request: Request<v1::ObjectUpdateRequest>) -> Answered {
@@ -189,34 +173,24 @@ impl GraphService for Graph {
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let prepared = self.prepare(&metadata, |info, v| {
+        let (session, items, context) = self.prepare(&metadata, |info, v| {
             validate::batch_size(message.items.len(), v);
             let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
             Ok((session, Some(message.items)))
-        });
-        match prepared {
-            Ok((session, items, context)) => {
-                let (executed, session) = self.executor.batch(items, session, &context).await;
-                respond(session, executed)
-            }
-            Err(error) => Err(error::to_status(&error)),
-        }
+        })?;
+        let (executed, session) = self.executor.batch(items, session, &context).await;
+        respond(session, executed)
     }
 
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let prepared = self.prepare(&metadata, |info, v| {
+        let (session, (count, shard), context) = self.prepare(&metadata, |info, v| {
             let count = validate::id_count(message.count, v);
             let shard = self.executor.door(&info).placement(message.placement.as_ref(), v);
             let session = Session::of_write(info, message.options.as_ref(), &metadata, v)?;
             Ok((session, Some((count, shard))))
-        });
-        match prepared {
-            Ok((session, (count, shard), context)) => {
-                let executed = self.executor.allocate(count, shard, &context).await;
-                respond(session, executed)
-            }
-            Err(error) => Err(error::to_status(&error)),
-        }
+        })?;
+        let executed = self.executor.allocate(count, shard, &context).await;
+        respond(session, executed)
     }
 }

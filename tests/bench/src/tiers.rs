@@ -1,11 +1,7 @@
 //! Starts the program under measurement: tiers as processes, on free ports.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tao_harness::{Postgres, Process, Redis, TempDir, built_program};
-
-const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// Running tiers; dropped, they end.
 pub struct Deployment {
@@ -16,15 +12,7 @@ pub struct Deployment {
 }
 
 fn tier(args: &[&str]) -> Result<(Process, String)> {
-    let (role, rest) = args.split_first().context("a role")?;
-    let args = [&[*role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], rest].concat();
-    let front = if *role == "dev" { "follower" } else { role };
-    let listening = format!("listening for gRPC tier=\"{front}\"");
-    let mut process = Process::spawn(built_program("tao")?, &args, &[])?;
-    let line = process.wait_line(&listening, START_WITHIN)?;
-    let address =
-        line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).context("an address")?;
-    Ok((process, address.to_owned()))
+    tao_harness::tier(built_program("tao")?, args)
 }
 
 impl Deployment {

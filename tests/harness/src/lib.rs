@@ -13,6 +13,7 @@ mod postgres;
 mod process;
 mod programs;
 mod redis;
+mod tier;
 mod watcher;
 
 pub use files::TempDir;
@@ -23,3 +24,4 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use programs::{built_program, repository};
 pub use redis::Redis;
+pub use tier::tier;

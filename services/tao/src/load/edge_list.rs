@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead};
 
+use tao_model::StableHash;
+
 /// Examples that are kept of what was skipped, for each reason.
 const EXAMPLES: usize = 3;
 /// Characters of an example.
@@ -95,18 +97,19 @@ impl Skipped {
 
 /// Reads a whole list. Without direction, `a b` and `b a` are one pair.
 pub fn read(mut input: impl BufRead, undirected: bool) -> io::Result<EdgeList> {
-    let mut list = EdgeList { fingerprint: (0, 0xcbf2_9ce4_8422_2325), ..EdgeList::default() };
+    let mut list = EdgeList::default();
+    let mut hash = StableHash::default();
     let mut places: HashMap<u64, u32> = HashMap::new();
     let (mut raw, mut number, mut at_top) = (Vec::new(), 0, true);
     loop {
         raw.clear();
         if input.read_until(b'\n', &mut raw)? == 0 {
+            list.fingerprint.1 = hash.get();
             break;
         }
         number += 1;
-        let (bytes, hash) = &mut list.fingerprint;
-        *bytes += raw.len() as u64;
-        *hash = raw.iter().fold(*hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        list.fingerprint.0 += raw.len() as u64;
+        hash.update(&raw);
         let line = String::from_utf8_lossy(&raw);
         // Some programs begin a file with a byte order mark.
         let line = line.trim_start_matches('\u{feff}').trim();
