@@ -196,8 +196,8 @@ async fn a_stopping_follower_finishes_what_runs_and_exits_cleanly() {
 #[test]
 fn configurations_that_ask_for_too_much_are_refused_with_a_sentence() {
     for (args, want) in [
-        (vec!["leader", "--shard", "a:1,b:2"], "several are not supported yet"),
-        (vec!["follower", "--leader", "a:1", "--leader", "b:1"], "several are not supported yet"),
+        (vec!["leader", "--shard", "a:1", "--topology", "absent.toml"], "give one of the two"),
+        (vec!["follower", "--topology", "absent.toml"], "absent.toml can't be read"),
         (vec!["shard", "--store", "mysql://x", "--shards", "0"], "shards: 10 shard bits"),
         (vec!["dev", "--listen", "0.0.0.0:1"], "not on loopback"),
     ] {

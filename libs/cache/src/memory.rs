@@ -277,6 +277,21 @@ impl MemoryCache {
         metrics::counter!("tao_cache_resets_total", "tier" => self.tier).increment(1);
     }
 
+    /// Where a stream that is begun again should begin.
+    pub fn resume_point(&self) -> Option<Position> {
+        self.applied()
+    }
+
+    /// A stream goes on where the last one broke: nothing is dropped. `false` when it begins elsewhere, and then nothing is done.
+    pub fn resume(&self, position: Position) -> bool {
+        let _all = self.all();
+        let resumes = self.applied() == Some(position);
+        if resumes {
+            self.floors.store(Floors { connected: true, ..self.floors.load() });
+        }
+        resumes
+    }
+
     /// The stream broke: entries stay as they were, and nothing is added until the next begins.
     pub fn disconnected(&self) {
         let _all = self.all();

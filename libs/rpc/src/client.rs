@@ -166,10 +166,9 @@ impl TierClient {
         }
     }
 
-    /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again, with a reset.
-    pub async fn subscribe(&self, subscriber: &str) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
+    /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
         let (address, options) = (self.inner.address.clone(), self.inner.options.clone());
-        let request = SubscribeRequest { subscriber: subscriber.to_owned() };
         let peer = self.inner.lines[0].peer().to_owned();
         // On the client's runtime: the connection must outlive the caller's.
         let connecting = self.inner.runtime.spawn(async move {
