@@ -45,7 +45,7 @@ impl Fanout {
 }
 
 impl Observer for Fanout {
-    fn started(&self, start: &internal::Start) {
+    fn started(&self, start: &internal::Start, _: bool) {
         let events = broadcast::Sender::new(BACKLOG);
         *self.live.lock() = Some(Live { start: start.clone(), events });
     }
@@ -83,7 +83,7 @@ mod tests {
     async fn streams_start_where_the_leader_is_and_end_with_its_own() {
         let fanout = Fanout::default();
         assert!(fanout.subscribe().is_err());
-        fanout.started(&internal::Start { position: position(4), ..Default::default() });
+        fanout.started(&internal::Start { position: position(4), ..Default::default() }, false);
         fanout.applied(changes(5));
         let mut stream = fanout.subscribe().unwrap();
         fanout.applied(changes(6));
@@ -99,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_that_lags_is_cut_off() {
         let fanout = Fanout::default();
-        fanout.started(&internal::Start { position: position(0), ..Default::default() });
+        fanout.started(&internal::Start { position: position(0), ..Default::default() }, false);
         let mut stream = fanout.subscribe().unwrap();
         assert!(stream.next().await.is_some());
         (1..=BACKLOG as u64 + 2).for_each(|lsn| fanout.applied(changes(lsn)));
