@@ -123,6 +123,18 @@ fn a_reset_ends_what_is_open_and_what_comes() -> Result<()> {
 }
 
 #[test]
+fn a_reset_by_one_side_reaches_the_other() -> Result<()> {
+    let wire = wire()?;
+    let (mut client, server) = wire.pair()?;
+    client.write_all(b"unread")?;
+    // Closing a socket that holds unread bytes resets it.
+    while server.peek(&mut [0; 8])? < 6 {}
+    drop(server);
+    is_reset(&mut client);
+    Ok(())
+}
+
+#[test]
 fn an_absent_server_is_a_reset_and_a_dropped_proxy_is_gone() -> Result<()> {
     let Wire { proxy, server } = wire()?;
     drop(server);
