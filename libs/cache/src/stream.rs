@@ -15,19 +15,19 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Who else hears of a stream: a leader's fan-out to its followers.
 pub trait Observer: Send + Sync {
-    /// The stream began, and the cache with it.
-    fn started(&self, start: &internal::Start);
-    /// The cache has applied this event.
-    fn applied(&self, event: internal::SubscribeResponse);
-    /// The stream ended; the next begins with a reset.
-    fn ended(&self);
+    /// The stream began. `resumed`: the cache goes on from where it was, which may be later than the start (COHERENCE rule 14);
+    /// otherwise it was reset to the start.
+    fn started(&self, start: &internal::Start, resumed: bool);
+    /// The cache has applied this event. An error ends the stream.
+    fn applied(&self, event: internal::SubscribeResponse) -> Result<()>;
 }
 
 /// For a tier that nobody listens to.
 impl Observer for () {
-    fn started(&self, _: &internal::Start) {}
-    fn applied(&self, _: internal::SubscribeResponse) {}
-    fn ended(&self) {}
+    fn started(&self, _: &internal::Start, _: bool) {}
+    fn applied(&self, _: internal::SubscribeResponse) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The cluster that a stream's start tells of.
@@ -40,8 +40,9 @@ pub fn cluster_info(start: &internal::Start) -> Result<ClusterInfo> {
     Ok(ClusterInfo { cluster: ClusterId(cluster), log: LogId(start.log), layout: layout.map_err(broken)? })
 }
 
-/// Applies a stream to the cache until it breaks; says why it did. Any break is a reset (COHERENCE rule 7): the caller subscribes
-/// again. `meet` is asked once whether the stream is of the cluster that this tier serves.
+/// Applies a stream to the cache until it breaks; says why it did. The caller subscribes again, best at
+/// [`MemoryCache::resume_point`]: a stream that begins where the cache has been resumes, any other resets it (COHERENCE rule 7). `meet` is
+/// asked once whether the stream is of the cluster that this tier serves.
 pub async fn follow(
     memory: &MemoryCache,
     mut events: impl Stream<Item = Result<internal::SubscribeResponse>> + Unpin,
@@ -57,7 +58,6 @@ pub async fn follow(
     };
     if started {
         memory.disconnected();
-        observer.ended();
     }
     error
 }
@@ -77,8 +77,12 @@ async fn step(
     match (&message.event, *started) {
         (Some(Event::Start(start)), false) => {
             meet(cluster_info(start)?)?;
-            memory.start(start.position.unwrap_or_default().into());
-            observer.started(start);
+            let position = start.position.unwrap_or_default().into();
+            let resumed = memory.resume(position);
+            if !resumed {
+                memory.start(position);
+            }
+            observer.started(start, resumed);
             *started = true;
             return Ok(());
         }
@@ -95,6 +99,5 @@ async fn step(
         (Some(_), false) => return Err(lost("began without a start")),
         (None, _) => return Err(lost("an event that this version doesn't know")),
     }
-    observer.applied(message);
-    Ok(())
+    observer.applied(message)
 }

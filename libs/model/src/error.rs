@@ -101,6 +101,12 @@ pub enum Error {
     /// The answer does not fit.
     #[error("the answer does not fit into {} bytes: ask for less at once", crate::limits::MAX_ANSWER)]
     AnswerTooLarge,
+    /// A stream can't begin where it was to resume.
+    #[error("changes after {after} are not kept any more: read what is needed anew, then begin at the present")]
+    ChangesExpired {
+        /// Where it was to begin.
+        after: Position,
+    },
     /// A write with an inverse spans two databases.
     #[error("{what}")]
     CrossDatabase {
@@ -216,6 +222,7 @@ impl Error {
             Self::NotANumber { .. } => "NOT_A_NUMBER",
             Self::NumberOverflow { .. } => "NUMBER_OVERFLOW",
             Self::AnswerTooLarge => "ANSWER_TOO_LARGE",
+            Self::ChangesExpired { .. } => "CHANGES_EXPIRED",
             Self::CrossDatabase { .. } => "CROSS_DATABASE",
             Self::WrongShard { .. } => "WRONG_SHARD",
             Self::TokenOtherCluster => "TOKEN_OTHER_CLUSTER",
@@ -247,6 +254,7 @@ impl Error {
             | Self::NotANumber { .. }
             | Self::NumberOverflow { .. }
             | Self::AnswerTooLarge
+            | Self::ChangesExpired { .. }
             | Self::CrossDatabase { .. }
             | Self::TokenOtherCluster
             | Self::HistoryUndone { .. }
@@ -270,6 +278,7 @@ impl Error {
             | Self::DataTooLarge { .. }
             | Self::NotANumber { .. }
             | Self::NumberOverflow { .. }
+            | Self::ChangesExpired { .. }
             | Self::CrossDatabase { .. }
             | Self::WrongShard { .. }
             | Self::TokenOtherCluster

@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod position;
 pub mod schema;
+pub mod shards;
 pub mod token;
 
 mod bytes_reader;
@@ -26,4 +27,5 @@ pub use hash::StableHash;
 pub use id::{IdGenerator, IdLayout, ObjectId, ShardId};
 pub use position::Position;
 pub use schema::{AssocType, ObjectType, Schema};
+pub use shards::ShardSet;
 pub use token::Token;

@@ -27,6 +27,7 @@ pub const fn code(error: &Error) -> Code {
         | Error::HistoryUndone { .. }
         | Error::TokenFromFuture { .. }
         | Error::IdempotencyKeyReused { .. } => Code::FailedPrecondition,
+        Error::ChangesExpired { .. } => Code::OutOfRange,
         Error::CrossDatabase { .. } => Code::Unimplemented,
         Error::AnswerTooLarge | Error::Overloaded { .. } => Code::ResourceExhausted,
         Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
@@ -101,6 +102,7 @@ pub fn to_peer(error: &Error) -> internal::Error {
             out.numbers = vec![*id as u64, *expected as u64, *actual as u64];
         }
         Error::WrongShard { shard } => out.numbers = vec![u64::from(*shard)],
+        Error::ChangesExpired { after } => out.numbers = vec![after.epoch, after.lsn],
         Error::HistoryUndone { seen, epoch } => out.numbers = vec![seen.epoch, seen.lsn, *epoch],
         Error::TokenFromFuture { seen, head } => out.numbers = vec![seen.epoch, seen.lsn, head.epoch, head.lsn],
         Error::InvalidArgument { .. }
@@ -135,6 +137,7 @@ pub fn from_peer(error: internal::Error) -> Error {
         ("NOT_A_NUMBER", _) => Error::NotANumber { field: text },
         ("NUMBER_OVERFLOW", _) => Error::NumberOverflow { field: text },
         ("ANSWER_TOO_LARGE", _) => Error::AnswerTooLarge,
+        ("CHANGES_EXPIRED", [epoch, lsn]) => Error::ChangesExpired { after: Position::new(*epoch, *lsn) },
         ("CROSS_DATABASE", _) => Error::CrossDatabase { what: text },
         ("WRONG_SHARD", [shard]) => Error::WrongShard { shard: *shard as u32 },
         ("TOKEN_OTHER_CLUSTER", _) => Error::TokenOtherCluster,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tao_model::{Error, Position, Result};
+use tao_model::{Error, Position, Result, ShardId};
 use tao_proto::internal::{Call, Reply};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ pub struct CallContext {
     pub strong: bool,
     /// When above 0: caches that have not heard from the log for longer must ask on.
     pub max_staleness_ms: u64,
+    /// The logical shard that the call is about.
+    pub shard: ShardId,
 }
 
 impl CallContext {
@@ -41,6 +43,7 @@ impl CallContext {
             floor: Position::ZERO,
             strong: false,
             max_staleness_ms: 0,
+            shard: ShardId(0),
         }
     }
 
@@ -63,12 +66,12 @@ pub struct TierReply {
 pub const fn is_write(op: &Op) -> bool {
     match op {
         Op::Write(_) | Op::AllocateIds(_) => true,
-        Op::ObjectRead(_) | Op::ListRead(_) | Op::ListScan(_) | Op::EdgesRead(_) => false,
+        Op::ObjectRead(_) | Op::ListRead(_) | Op::ListScan(_) | Op::EdgesRead(_) | Op::LogRead(_) => false,
     }
 }
 
 /// How many kinds of calls there are.
-pub(crate) const OPS: usize = 6;
+pub(crate) const OPS: usize = 7;
 
 /// A kind's number, and its name in metrics.
 pub(crate) const fn op_name(op: &Op) -> (usize, &'static str) {
@@ -79,6 +82,7 @@ pub(crate) const fn op_name(op: &Op) -> (usize, &'static str) {
         Op::EdgesRead(_) => (3, "edges_read"),
         Op::Write(_) => (4, "write"),
         Op::AllocateIds(_) => (5, "allocate_ids"),
+        Op::LogRead(_) => (6, "log_read"),
     }
 }
 
@@ -93,6 +97,7 @@ pub(crate) fn to_wire(context: &CallContext, op: Op) -> Call {
         floor: (context.floor != Position::ZERO).then(|| context.floor.into()),
         strong: context.strong,
         max_staleness_ms: context.max_staleness_ms,
+        shard: context.shard.0,
         op: Some(op),
     }
 }
@@ -113,6 +118,7 @@ pub(crate) fn from_wire(call: Call, deadline: Instant) -> Result<(CallContext, O
         floor: call.floor.map(Into::into).unwrap_or_default(),
         strong: call.strong,
         max_staleness_ms: call.max_staleness_ms,
+        shard: ShardId(call.shard),
     };
     Ok((context, op))
 }

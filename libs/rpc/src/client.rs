@@ -64,8 +64,8 @@ impl Default for LinkOptions {
             max_message_bytes: 256 * 1024,
             connect_wait: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
-            keepalive_interval: Duration::from_secs(10),
-            keepalive_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(3),
+            keepalive_timeout: Duration::from_secs(4),
             stream_window: 2 * 1024 * 1024,
             runtime: None,
         }
@@ -166,10 +166,9 @@ impl TierClient {
         }
     }
 
-    /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again, with a reset.
-    pub async fn subscribe(&self, subscriber: &str) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
+    /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
         let (address, options) = (self.inner.address.clone(), self.inner.options.clone());
-        let request = SubscribeRequest { subscriber: subscriber.to_owned() };
         let peer = self.inner.lines[0].peer().to_owned();
         // On the client's runtime: the connection must outlive the caller's.
         let connecting = self.inner.runtime.spawn(async move {

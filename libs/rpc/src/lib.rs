@@ -8,6 +8,7 @@ pub mod client;
 pub mod connect;
 pub mod context;
 pub mod drain;
+pub mod group;
 pub mod server;
 
 mod backoff;
@@ -21,4 +22,5 @@ pub use client::{LinkOptions, TierClient};
 pub use connect::{AddressError, BoxIo, Connect, Io, TcpConnect, parse_address};
 pub use context::DeadlineLimits;
 pub use drain::Drain;
+pub use group::TierGroup;
 pub use server::{ServerLimits, TierHandler, TierServer, tier_server};

@@ -28,10 +28,10 @@ pub trait TierHandler: Clone + Send + Sync + 'static {
     /// Answers a call. It is polled once as soon as it arrives: what can be answered from memory should not yield.
     fn call(&self, context: CallContext, op: Op) -> impl Future<Output = Result<TierReply>> + Send;
 
-    /// Begins a change stream. Its end tells the subscriber to subscribe again and reset.
+    /// Begins a change stream. Its end tells the subscriber to subscribe again, from where it is.
     fn subscribe(
         &self,
-        subscriber: String,
+        request: internal::SubscribeRequest,
     ) -> impl Future<Output = Result<BoxStream<'static, Result<internal::SubscribeResponse>>>> + Send;
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct ServerMetrics {
 
 impl ServerMetrics {
     fn new() -> Self {
-        let names = ["object_read", "list_read", "list_scan", "edges_read", "write", "allocate_ids"];
+        let names = ["object_read", "list_read", "list_scan", "edges_read", "write", "allocate_ids", "log_read"];
         Self {
             durations: names.map(|op| histogram!("tier_server_duration_seconds", "op" => op)),
             messages: counter!("tier_server_messages_total"),
@@ -105,7 +105,7 @@ impl<H: TierHandler> TierService for TierServer<H> {
         &self,
         request: Request<internal::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let events = self.handler.subscribe(request.into_inner().subscriber).await;
+        let events = self.handler.subscribe(request.into_inner()).await;
         let events = events.map_err(|e| peer_status::to_status(&e))?;
         let events = events.map(|event| event.map_err(|e| peer_status::to_status(&e)));
         Ok(Response::new(events.take_until(self.drain.begun()).boxed()))

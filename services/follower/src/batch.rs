@@ -24,7 +24,7 @@ enum Item {
 impl Executor {
     /// Runs the items; an item that is invalid fails by itself. The session that comes back has seen what the items' own have.
     pub async fn batch(&self, items: Vec<BatchItem>, session: Session, context: &CallContext) -> (Executed, Session) {
-        let door = self.door(session.info());
+        let door = self.door(session.map());
         let checked: Vec<_> = items.into_iter().map(|item| (field(&item), check(&door, item, &session))).collect();
         let mut merged = session;
         let mut at_once = MAX_BATCH;

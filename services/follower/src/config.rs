@@ -1,10 +1,18 @@
 //! What a follower can be told: in a file, in the environment, by flags; the later wins.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use tao_rpc::LinkOptions;
 use tao_runtime::ByteSize;
+use tao_topology::Topology;
+
+/// Milliseconds: how far back a follower with a Redis begins its streams.
+const WARM_START_MS: u64 = 5 * 60 * 1_000;
 
 /// Options of a follower, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -13,15 +21,22 @@ pub struct Options {
     /// Where clients connect to [default: 127.0.0.1:50051]
     #[arg(long, env = "TAO_FOLLOWER_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// The leader, as HOST:PORT [default: 127.0.0.1:50052]
+    /// The leaders of a cluster with one database, as HOST:PORT,… [default: 127.0.0.1:50052]
     #[arg(long = "leader", env = "TAO_LEADER", value_name = "ADDRESS", value_delimiter = ',')]
     pub leaders: Option<Vec<String>>,
+    /// The topology of a cluster with several databases: a TOML file (docs/configuration.md)
+    #[arg(long, env = "TAO_TOPOLOGY", value_name = "FILE")]
+    pub topology: Option<PathBuf>,
     /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_FOLLOWER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
     /// A Redis that followers share as a second level: redis://HOST:PORT [default: none]
     #[arg(long, env = "TAO_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
+    /// How far back the change streams of a follower with a Redis begin, in milliseconds: what Redis has had for longer is used
+    /// after a restart [default: 300000]
+    #[arg(long, env = "TAO_WARM_START_MS", value_name = "MS")]
+    pub warm_start_ms: Option<u64>,
 }
 
 /// A checked configuration.
@@ -29,12 +44,16 @@ pub struct Options {
 pub struct Config {
     /// Where clients connect to.
     pub listen: SocketAddr,
-    /// The leader.
-    pub leader: String,
+    /// The leaders, and where shards live.
+    pub topology: Arc<Topology>,
+    /// How leaders are reached.
+    pub link: LinkOptions,
     /// Bytes of the cache in memory.
     pub cache_bytes: u64,
     /// The second level.
     pub redis: Option<String>,
+    /// How far back streams begin when there is a second level.
+    pub warm_start: Duration,
 }
 
 impl Options {
@@ -44,21 +63,23 @@ impl Options {
         Self {
             listen: self.listen.or(lower.listen),
             leaders: self.leaders.or(lower.leaders),
+            topology: self.topology.or(lower.topology),
             cache_size: self.cache_size.or(lower.cache_size),
             redis: self.redis.or(lower.redis),
+            warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
         }
     }
 
     /// Checks every option; the error names all that are wrong, one each.
     pub fn check(self) -> Result<Config, Vec<String>> {
         let mut problems = Vec::new();
-        let mut leaders = self.leaders.unwrap_or_else(|| vec!["127.0.0.1:50052".to_owned()]);
-        if leaders.len() != 1 {
-            problems.push(format!(
-                "leader: {} leaders are given; a follower takes exactly one, several are not supported yet",
-                leaders.len()
-            ));
-        }
+        let topology = match (&self.topology, self.leaders) {
+            (Some(_), Some(_)) => Err(vec!["leader: the topology names the leaders: give one of the two".to_owned()]),
+            (Some(file), None) => Topology::load(file).map_err(|error| error.problems),
+            (None, Some(leaders)) => Ok(Topology::single(leaders, Vec::new())),
+            (None, None) => Ok(Topology::single(vec!["127.0.0.1:50052".to_owned()], Vec::new())),
+        };
+        let topology = topology.map_err(|p| problems.extend(p)).ok();
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
         if cache_bytes < 1 << 20 {
             problems.push("cache_size: at least 1MiB".to_owned());
@@ -67,8 +88,15 @@ impl Options {
             problems.push("redis: an URL begins with redis://".to_owned());
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)));
-        match leaders.pop() {
-            Some(leader) if problems.is_empty() => Ok(Config { listen, leader, cache_bytes, redis: self.redis }),
+        match topology {
+            Some(topology) if problems.is_empty() => Ok(Config {
+                listen,
+                topology: Arc::new(topology),
+                link: LinkOptions::default(),
+                cache_bytes,
+                redis: self.redis,
+                warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
+            }),
             _ => Err(problems),
         }
     }
@@ -79,13 +107,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_leaders_are_refused_with_a_sentence() {
-        let two = Options {
-            leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]),
+    fn every_problem_is_reported() {
+        let wrong = Options {
+            leaders: Some(vec!["a:1".to_owned()]),
+            topology: Some("absent.toml".into()),
             redis: Some("x".to_owned()),
             ..Default::default()
         };
-        let problems = two.check().unwrap_err();
-        assert!(problems[0].contains("not supported yet") && problems.len() == 2, "{problems:?}");
+        let problems = wrong.check().unwrap_err();
+        assert!(problems[0].contains("give one of the two") && problems.len() == 2, "{problems:?}");
+        let two = Options { leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
+        assert_eq!(two.check().unwrap().topology.leaders().len(), 2);
     }
 }

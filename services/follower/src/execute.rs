@@ -1,18 +1,20 @@
 //! Runs validated calls: reads from the caches, writes at the leader.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedReader, Fresh, Read};
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{AssocRef, ClusterInfo, Error, Key, ObjectId, Result, Schema, ShardId, Write, WriteOutcome};
+use tao_model::{AssocRef, Error, Key, ObjectId, Placement, Result, Schema, ShardId, Write, WriteOutcome};
 use tao_proto::{Answer, convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody};
+use tao_topology::{ClusterMap, Topology};
 
 use crate::answers;
+use crate::log::{Log, Meeting};
 use crate::session::{Seen, Session};
-use crate::upstream::{Leader, unexpected};
+use crate::upstream::{Leaders, unexpected};
 use crate::validate::{Door, ListRef, ReadCall};
 
 /// A call that ended: its answer without the session token, and what it has seen (a failed call may have seen something too).
@@ -32,37 +34,44 @@ impl From<Error> for Executed {
 /// Everything that running a call takes.
 #[derive(Clone)]
 pub struct Executor {
-    /// The caches, and the leader behind them.
-    pub reader: Arc<CachedReader<Leader>>,
-    /// The leader, for what caches can't serve.
-    pub leader: Leader,
+    /// The caches of each log, by place in the topology.
+    pub logs: Arc<[Log]>,
+    /// The leaders, for what caches can't serve.
+    pub leaders: Leaders,
     /// The types.
     pub schema: Arc<Schema>,
-    /// Known once the change stream has begun.
-    pub info: Arc<OnceLock<ClusterInfo>>,
+    /// Which log has which shards.
+    pub topology: Arc<Topology>,
+    /// Known once a change stream has begun.
+    pub meeting: Meeting,
 }
 
 impl Executor {
-    /// The cluster, once the leader has told it.
-    pub fn info(&self) -> Result<ClusterInfo> {
-        self.info.get().copied().ok_or_else(|| Error::unavailable("the follower has not met its leader yet"))
+    /// The cluster, once a leader has told it.
+    pub fn map(&self) -> Result<&ClusterMap> {
+        self.meeting.map()
     }
 
     /// What requests are checked against.
-    pub fn door(&self, info: &ClusterInfo) -> Door<'_> {
-        Door { schema: &self.schema, layout: info.layout }
+    pub fn door(&self, map: &ClusterMap) -> Door<'_> {
+        Door { schema: &self.schema, layout: map.layout }
     }
 
-    /// How a session reads the keys of `owner`.
-    pub fn read(&self, session: &Session, owner: ObjectId, context: &CallContext) -> Result<Read<CallContext>> {
-        let epoch = self.reader.memory().applied().map(|p| p.epoch);
-        let floor = session.floor(session.info().layout.shard(owner), epoch)?;
-        Ok(Read { floor, mode: session.mode(), context: context.clone() })
+    /// The caches that hold a shard's keys.
+    pub fn reader(&self, shard: ShardId) -> &CachedReader<Leaders> {
+        &self.logs[self.topology.place_of(shard)].reader
+    }
+
+    /// How a session reads the keys of a shard.
+    pub fn read(&self, session: &Session, shard: ShardId, context: &CallContext) -> Result<Read<CallContext>> {
+        let epoch = self.reader(shard).memory().applied().map(|p| p.epoch);
+        let floor = session.floor(shard, epoch)?;
+        Ok(Read { floor, mode: session.mode(), context: CallContext { shard, ..context.clone() } })
     }
 
     /// The shard that `id` lives on.
-    pub fn shard(session: &Session, id: ObjectId) -> ShardId {
-        session.info().layout.shard(id)
+    pub const fn shard(session: &Session, id: ObjectId) -> ShardId {
+        session.map().shard(id)
     }
 
     /// A read.
@@ -82,7 +91,8 @@ impl Executor {
         session: &Session,
         context: &CallContext,
     ) -> Result<Fresh<Option<Bytes>>> {
-        self.reader.object(id, self.read(session, id, context)?).await
+        let shard = Self::shard(session, id);
+        self.reader(shard).object(id, self.read(session, shard, context)?).await
     }
 
     async fn object(&self, id: ObjectId, session: &Session, context: &CallContext) -> Executed {
@@ -114,11 +124,7 @@ impl Executor {
     }
 
     async fn count(&self, list: ListRef, session: &Session, context: &CallContext) -> Executed {
-        let read = match self.read(session, list.id1, context) {
-            Ok(read) => read,
-            Err(error) => return error.into(),
-        };
-        match self.reader.list(list.id1, list.atype, 0, read).await {
+        match self.list(list, 0, session, context).await {
             Ok(found) => Executed {
                 result: Ok(answers::count(found.value.count())),
                 seen: vec![(Self::shard(session, list.id1), found.as_of)],
@@ -129,7 +135,9 @@ impl Executor {
 
     /// A write: at the leader, then into this follower's caches, then to the caller (COHERENCE rule 9).
     pub async fn run_write(&self, write: Write, session: &Session, context: &CallContext) -> Executed {
-        let context = CallContext { idempotency_key: session.idempotency_key.clone(), ..context.clone() };
+        let write = placed(write, session);
+        let idempotency_key = session.idempotency_key.clone();
+        let context = CallContext { idempotency_key, shard: route(&write, session), ..context.clone() };
         let outcome = match self.write(&write, &context).await {
             Ok(outcome) => outcome,
             Err(error) => return error.into(),
@@ -139,17 +147,19 @@ impl Executor {
             let keys = self.keys(&write);
             seen.extend(keys.first().map(|key| (Self::shard(session, key.owner()), outcome.position)));
             for key in keys {
-                self.reader.memory().outdate(&key, outcome.position);
+                self.reader(Self::shard(session, key.owner())).memory().outdate(&key, outcome.position);
             }
         }
         Executed { result: self.write_answer(&write, outcome), seen }
     }
 
     async fn write(&self, write: &Write, context: &CallContext) -> Result<WriteOutcome> {
-        let reply = self.leader.call(context, Op::Write(write.into())).await?;
+        let reply = self.leaders.call(context, Op::Write(write.into())).await?;
         let ReplyBody::Written(written) = reply.body else { return Err(unexpected()) };
         let outcome = convert::outcome(written, reply.as_of)?;
-        self.reader.apply_write(&outcome.changes);
+        for change in &outcome.changes {
+            self.reader(change.shard).memory().apply(change);
+        }
         Ok(outcome)
     }
 
@@ -193,14 +203,53 @@ impl Executor {
     }
 
     /// Ids for objects to come.
-    pub async fn allocate(&self, count: usize, shard: Option<ShardId>, context: &CallContext) -> Executed {
-        let op = Op::AllocateIds(internal::AllocateIds { count: count as u32, shard: shard.map(|s| s.0) });
-        let result = self.leader.call(context, op).await.and_then(|reply| match reply.body {
+    pub async fn allocate(
+        &self,
+        count: usize,
+        shard: Option<ShardId>,
+        session: &Session,
+        context: &CallContext,
+    ) -> Executed {
+        let op = Op::AllocateIds(internal::AllocateIds { count: count as u32 });
+        let shard = shard.unwrap_or_else(|| any_shard(session));
+        let context = CallContext { shard, ..context.clone() };
+        let result = self.leaders.call(&context, op).await.and_then(|reply| match reply.body {
             ReplyBody::Ids(ids) => Ok(answers::ids(ids.ids)),
             _ => Err(unexpected()),
         });
         Executed { result, seen: Vec::new() }
     }
+}
+
+/// A shard chosen evenly; of a write that may be repeated, always the same.
+fn any_shard(session: &Session) -> ShardId {
+    let layout = &session.map().layout;
+    match session.idempotency_key.as_str() {
+        "" => ShardId(rand::random_range(0..layout.shards())),
+        key => layout.shard_of_key(key),
+    }
+}
+
+/// A write whose new object has its shard.
+fn placed(mut write: Write, session: &Session) -> Write {
+    if let Write::ObjectAdd { placement: placement @ Placement::Anywhere, .. } = &mut write {
+        *placement = Placement::Shard(any_shard(session));
+    }
+    write
+}
+
+/// The shard whose log orders a write.
+fn route(write: &Write, session: &Session) -> ShardId {
+    let id = match write {
+        Write::ObjectAdd { placement: Placement::Shard(shard), .. } => return *shard,
+        Write::ObjectAdd { placement: Placement::Anywhere, .. } => return any_shard(session),
+        Write::ObjectAdd { placement: Placement::Allocated(id), .. }
+        | Write::ObjectUpdate { id, .. }
+        | Write::ObjectUpsert { id, .. }
+        | Write::ObjectDelete { id, .. } => *id,
+        Write::AssocAdd { edge, .. } | Write::AssocDelete { edge } | Write::AssocChangeType { edge, .. } => edge.id1,
+    };
+    session.map().shard(id)
 }
 
 fn not_found(id: ObjectId) -> Error {

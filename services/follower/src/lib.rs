@@ -5,6 +5,7 @@ mod answers;
 mod batch;
 pub mod config;
 mod execute;
+mod log;
 mod ranges;
 mod server;
 mod service;

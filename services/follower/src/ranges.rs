@@ -92,14 +92,16 @@ fn wanted(list: &CachedList, range: &RangeCall) -> Option<usize> {
 }
 
 impl Executor {
-    async fn list(
+    /// A list with at least so many of its newest edges, if it has them.
+    pub async fn list(
         &self,
         list: ListRef,
         newest: usize,
         session: &Session,
         context: &CallContext,
     ) -> Result<Fresh<std::sync::Arc<CachedList>>> {
-        self.reader.list(list.id1, list.atype, newest, self.read(session, list.id1, context)?).await
+        let shard = Self::shard(session, list.id1);
+        self.reader(shard).list(list.id1, list.atype, newest, self.read(session, shard, context)?).await
     }
 
     /// AssocRange and AssocTimeRange.
@@ -184,9 +186,9 @@ impl Executor {
         session: &Session,
         context: &CallContext,
     ) -> Result<(internal::EdgeList, tao_model::Position)> {
-        let read = self.read(session, id1, context)?;
+        let read = self.read(session, Self::shard(session, id1), context)?;
         let context = CallContext { floor: read.floor, ..read.context };
-        let reply = self.leader.call(&context, op).await?;
+        let reply = self.leaders.call(&context, op).await?;
         let ReplyBody::Edges(list) = reply.body else { return Err(unexpected()) };
         Ok((list, reply.as_of))
     }

@@ -1,25 +1,23 @@
-//! The life of a follower: connect to the leader, follow its change stream, serve clients, drain.
+//! The life of a follower: connect to the leaders, follow their change streams, serve clients, drain.
 
-use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tao_cache::{CacheOptions, CachedReader, MemoryCache, RedisCache, RedisError, stream};
+use futures::future::select_all;
+use tao_cache::{CacheOptions, MemoryCache, RedisCache, RedisError};
 use tao_model::limits::MAX_REQUEST;
-use tao_model::{Clock, ClusterInfo, Error, Schema};
+use tao_model::{Clock, Schema};
 use tao_proto::server::graph_service_server::GraphServiceServer;
-use tao_rpc::{LinkOptions, TierClient};
-use tao_runtime::{Gate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
+use tao_rpc::TierGroup;
+use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::execute::Executor;
+use crate::log::{Log, Meeting};
 use crate::service::Graph;
-use crate::upstream::Leader;
-
-/// Between attempts to follow the leader's stream.
-const RETRY: Duration = Duration::from_millis(100);
+use crate::upstream::Leaders;
 /// After this a client's connection is ended politely, so that load spreads over followers that came later.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -53,15 +51,23 @@ pub async fn run<L: Listener>(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
+    let topology = config.topology.clone();
     let gate = readiness.gate("follower's change stream");
-    gate.not_ready(format!("waiting for the leader at {}", config.leader));
-    let client = TierClient::new(&config.leader, LinkOptions::default())?;
-    let leader = Leader::new(client.clone());
-    let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;
-    let memory = MemoryCache::new(CacheOptions { capacity_bytes: config.cache_bytes, clock, tier: "follower" });
-    let reader = Arc::new(CachedReader::new(memory, redis, leader.clone()));
-    let info: Arc<OnceLock<ClusterInfo>> = Arc::default();
-    let executor = Executor { reader: reader.clone(), leader, schema, info: info.clone() };
+    gate.not_ready(format!("waiting for a leader at {}", topology.leaders().join(", ")));
+    let leaders = Leaders::new(TierGroup::new(topology.leaders(), &config.link)?);
+    let mut logs = Vec::with_capacity(topology.logs().len());
+    for place in topology.logs() {
+        let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;
+        let memory = MemoryCache::new(CacheOptions {
+            capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
+            clock: clock.clone(),
+            tier: "follower",
+        });
+        logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
+    }
+    let meeting = Meeting::new(topology.clone());
+    let executor =
+        Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
     let graph = GraphServiceServer::new(Graph::new(executor)).max_decoding_message_size(MAX_REQUEST);
     let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
@@ -71,37 +77,9 @@ pub async fn run<L: Listener>(
         max_connection_age_grace: Some(Duration::from_secs(60)),
         ..ServeOptions::default()
     };
+    let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));
     tokio::select! {
         served = serve(listener, workers, routes, options, shutdown) => Ok(served?),
-        never = keep_following(&client, &reader, &info, &gate) => match never {},
-    }
-}
-
-async fn keep_following(
-    client: &TierClient,
-    reader: &CachedReader<Leader>,
-    info: &OnceLock<ClusterInfo>,
-    gate: &Gate,
-) -> Infallible {
-    let meet = |met: ClusterInfo| {
-        if *info.get_or_init(|| met) != met {
-            return Err(Error::Internal {
-                what: "the leader now belongs to another cluster: restart this follower".to_owned(),
-            });
-        }
-        reader.meet(met.cluster);
-        gate.ready();
-        Ok(())
-    };
-    loop {
-        let error = match client.subscribe("follower").await {
-            Ok(events) => stream::follow(reader.memory(), events, &(), meet).await,
-            Err(error) => error,
-        };
-        tracing::warn!(%error, "no change stream from the leader");
-        if info.get().is_none() {
-            gate.not_ready(format!("no change stream from the leader: {error}"));
-        }
-        tokio::time::sleep(RETRY).await;
+        (never, ..) = select_all(following) => match never {},
     }
 }

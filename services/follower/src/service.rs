@@ -1,10 +1,11 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
-use tao_model::{ClusterInfo, Error, Result, Violations, Write};
+use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits};
 use tao_runtime::trace;
+use tao_topology::ClusterMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
@@ -39,9 +40,9 @@ impl Graph {
         options: Option<v1::ReadOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
     ) -> Answered {
-        let (session, call, context) = self.prepare(&metadata, |info, v| {
-            let session = Session::of_read(info, options.as_ref(), &metadata, v)?;
-            Ok((session, check(&self.executor.door(&info), v)))
+        let (session, call, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
+            Ok((session, check(&self.executor.door(map), v)))
         })?;
         let executed = self.executor.run_read(call, &session, &context).await;
         respond(session, executed)
@@ -53,9 +54,9 @@ impl Graph {
         options: Option<v1::WriteOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
     ) -> Answered {
-        let (session, write, context) = self.prepare(&metadata, |info, v| {
-            let session = Session::of_write(info, options.as_ref(), &metadata, v)?;
-            Ok((session, check(&self.executor.door(&info), v)))
+        let (session, write, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_write(map, options.as_ref(), &metadata, v)?;
+            Ok((session, check(&self.executor.door(map), v)))
         })?;
         let executed = self.executor.run_write(write, &session, &context).await;
         respond(session, executed)
@@ -65,13 +66,13 @@ impl Graph {
     fn prepare<T>(
         &self,
         metadata: &MetadataMap,
-        check: impl FnOnce(ClusterInfo, &mut Violations) -> Result<(Session, Option<T>)>,
+        check: impl FnOnce(&ClusterMap, &mut Violations) -> Result<(Session, Option<T>)>,
     ) -> Result<(Session, T, CallContext), Status> {
         let prepare = || {
             let context =
                 CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
             let mut violations = Violations::default();
-            let (session, call) = check(self.executor.info()?, &mut violations)?;
+            let (session, call) = check(self.executor.map()?, &mut violations)?;
             violations.check()?;
             // A call that could not be taken over has left a violation.
             let call =
@@ -113,9 +114,9 @@ impl GraphService for Graph {
 
     async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let (session, ids, context) = self.prepare(&metadata, |info, v| {
-            let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
-            Ok((session, Some(self.executor.door(&info).object_multi_get(&message, v))))
+        let (session, ids, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_read(map, message.options.as_ref(), &metadata, v)?;
+            Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
         let executed = self.executor.objects(&ids, &session, &context).await;
         respond(session, executed)
@@ -173,9 +174,9 @@ impl GraphService for Graph {
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let (session, items, context) = self.prepare(&metadata, |info, v| {
+        let (session, items, context) = self.prepare(&metadata, |map, v| {
             validate::batch_size(message.items.len(), v);
-            let session = Session::of_read(info, message.options.as_ref(), &metadata, v)?;
+            let session = Session::of_read(map, message.options.as_ref(), &metadata, v)?;
             Ok((session, Some(message.items)))
         })?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
@@ -184,13 +185,13 @@ impl GraphService for Graph {
 
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
         let (metadata, message) = parts(request);
-        let (session, (count, shard), context) = self.prepare(&metadata, |info, v| {
+        let (session, (count, shard), context) = self.prepare(&metadata, |map, v| {
             let count = validate::id_count(message.count, v);
-            let shard = self.executor.door(&info).placement(message.placement.as_ref(), v);
-            let session = Session::of_write(info, message.options.as_ref(), &metadata, v)?;
+            let shard = self.executor.door(map).placement(message.placement.as_ref(), v);
+            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
             Ok((session, Some((count, shard))))
         })?;
-        let executed = self.executor.allocate(count, shard, &context).await;
+        let executed = self.executor.allocate(count, shard, &session, &context).await;
         respond(session, executed)
     }
 }

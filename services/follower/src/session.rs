@@ -2,8 +2,9 @@
 
 use tao_cache::Mode;
 use tao_model::limits::{MAX_IDEMPOTENCY_KEY, MAX_STALENESS_MS};
-use tao_model::{ClusterInfo, Error, Position, Result, ShardId, Token, Violations};
+use tao_model::{Error, Position, Result, ShardId, Token, Violations};
 use tao_proto::{metadata, v1};
+use tao_topology::ClusterMap;
 use tonic::metadata::MetadataMap;
 
 /// What a call has seen of the graph: it becomes part of the session's token.
@@ -12,7 +13,7 @@ pub type Seen = (ShardId, Position);
 /// A session as one request brings it.
 #[derive(Debug, Clone)]
 pub struct Session {
-    info: ClusterInfo,
+    map: ClusterMap,
     token: Token,
     mode: Mode,
     /// Whether the token is a floor for reads.
@@ -24,7 +25,7 @@ pub struct Session {
 impl Session {
     /// Of a read. Options in the message win over metadata, field by field.
     pub fn of_read(
-        info: ClusterInfo,
+        map: &ClusterMap,
         options: Option<&v1::ReadOptions>,
         metadata: &MetadataMap,
         violations: &mut Violations,
@@ -56,12 +57,12 @@ impl Session {
                 }
             }
         }
-        Self::new(info, &options, violations)
+        Self::new(map, &options, violations)
     }
 
     /// Of a write: the token is merged, and no floor.
     pub fn of_write(
-        info: ClusterInfo,
+        map: &ClusterMap,
         options: Option<&v1::WriteOptions>,
         metadata: &MetadataMap,
         violations: &mut Violations,
@@ -73,7 +74,7 @@ impl Session {
             given
         };
         let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
-        let mut session = Self::new(info, &read, violations)?;
+        let mut session = Self::new(map, &read, violations)?;
         session.take_key(options, metadata, violations);
         Ok(session)
     }
@@ -82,10 +83,10 @@ impl Session {
     pub fn for_read(&self, own: Option<&v1::ReadOptions>, violations: &mut Violations) -> Result<Self> {
         let Some(own) = own else { return Ok(self.clone()) };
         let mut options = own.clone();
-        if own.session_token.is_empty() && self.token != Token::new(self.info.cluster) {
+        if own.session_token.is_empty() && self.token != Token::new(self.map.cluster) {
             options.session_token = self.token.encode();
         }
-        let mut session = Self::new(self.info, &options, violations)?;
+        let mut session = Self::new(&self.map, &options, violations)?;
         if !own.session_token.is_empty() {
             session.merge(&self.token);
         }
@@ -102,22 +103,22 @@ impl Session {
         session.idempotency_key.clear();
         if let Some(own) = own {
             if !own.session_token.is_empty() {
-                session.merge(&Token::decode(&own.session_token, self.info.cluster)?);
+                session.merge(&Token::decode(&own.session_token, self.map.cluster)?);
             }
             session.take_key(Some(own), &MetadataMap::new(), violations);
         }
         Ok(session)
     }
 
-    fn new(info: ClusterInfo, options: &v1::ReadOptions, violations: &mut Violations) -> Result<Self> {
+    fn new(map: &ClusterMap, options: &v1::ReadOptions, violations: &mut Violations) -> Result<Self> {
         use v1::Consistency;
         let token = match options.session_token.as_str() {
-            "" => Token::new(info.cluster),
-            text => match Token::decode(text, info.cluster) {
+            "" => Token::new(map.cluster),
+            text => match Token::decode(text, map.cluster) {
                 Ok(token) => token,
                 Err(Error::InvalidArgument { violations: v }) => {
                     v.into_iter().for_each(|v| violations.add(v.field, v.description));
-                    Token::new(info.cluster)
+                    Token::new(map.cluster)
                 }
                 Err(other) => return Err(other),
             },
@@ -148,7 +149,7 @@ impl Session {
             Consistency::Unspecified | Consistency::MinimizeLatency | Consistency::AtLeastAsFresh => Mode::Cached,
         };
         let floored = has_token && level != Consistency::MinimizeLatency;
-        Ok(Self { info, token, mode, floored, idempotency_key: String::new() })
+        Ok(Self { map: map.clone(), token, mode, floored, idempotency_key: String::new() })
     }
 
     fn take_key(&mut self, options: Option<&v1::WriteOptions>, metadata: &MetadataMap, violations: &mut Violations) {
@@ -166,8 +167,7 @@ impl Session {
     }
 
     fn merge(&mut self, other: &Token) {
-        let log = self.info.log;
-        self.token.merge(other, |_| log);
+        self.token.merge(other, |shard| self.map.log_of(shard));
     }
 
     /// Takes over what a session of one of its calls has seen.
@@ -183,8 +183,8 @@ impl Session {
     }
 
     /// The cluster's shards and ids.
-    pub const fn info(&self) -> &ClusterInfo {
-        &self.info
+    pub const fn map(&self) -> &ClusterMap {
+        &self.map
     }
 
     /// The position below which its reads of `shard` must not fall, given the epoch that the log is in.
@@ -192,7 +192,7 @@ impl Session {
         if !self.floored {
             return Ok(Position::ZERO);
         }
-        let floor = self.token.floor(shard, self.info.log);
+        let floor = self.token.floor(shard, self.map.log_of(shard));
         match epoch {
             Some(epoch) if floor != Position::ZERO && floor.epoch < epoch => {
                 Err(Error::HistoryUndone { seen: floor, epoch })
@@ -203,9 +203,8 @@ impl Session {
 
     /// The token that the answer gives: this one, and what the call has seen.
     pub fn token_with(mut self, seen: impl IntoIterator<Item = Seen>) -> String {
-        let log = self.info.log;
         for (shard, position) in seen {
-            self.token.see(shard, position, |_| log);
+            self.token.see(shard, position, |shard| self.map.log_of(shard));
         }
         self.token.encode()
     }
@@ -222,20 +221,25 @@ fn text<'a>(metadata: &'a MetadataMap, key: &'static str, violations: &mut Viola
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{ClusterId, IdLayout, LogId};
+    use tao_model::{ClusterId, ClusterInfo, IdLayout, LogId};
+    use tao_topology::Topology;
 
-    const INFO: ClusterInfo = ClusterInfo { cluster: ClusterId([7; 16]), log: LogId(0), layout: IdLayout::STANDARD };
+    fn map() -> ClusterMap {
+        let info = ClusterInfo { cluster: ClusterId([7; 16]), log: LogId(0), layout: IdLayout::STANDARD };
+        ClusterMap::new(&info, Topology::single(Vec::new(), Vec::new()).into()).unwrap()
+    }
+
     const SHARD: ShardId = ShardId(3);
 
     fn token(position: Position) -> String {
         let mut violations = Violations::default();
-        let session = Session::of_read(INFO, None, &MetadataMap::new(), &mut violations).unwrap();
+        let session = Session::of_read(&map(), None, &MetadataMap::new(), &mut violations).unwrap();
         session.token_with([(SHARD, position)])
     }
 
     fn read(options: &v1::ReadOptions, metadata: &MetadataMap) -> Result<Session> {
         let mut violations = Violations::default();
-        let session = Session::of_read(INFO, Some(options), metadata, &mut violations)?;
+        let session = Session::of_read(&map(), Some(options), metadata, &mut violations)?;
         violations.check().map(|()| session)
     }
 

@@ -1,25 +1,30 @@
-//! The leader, as this follower's caches see it.
+//! The leaders, as this follower's caches see them.
 
 use tao_cache::{Fresh, Mode, Upstream};
 use tao_model::{Error, ObjectId, Position, Result};
-use tao_rpc::{CallContext, Op, ReplyBody, TierClient, TierReply};
+use tao_rpc::{CallContext, Op, ReplyBody, TierGroup, TierReply};
 use tokio::time::Instant;
 
-/// Asks the leader for what the caches miss.
+/// Asks the leaders for what the caches miss: for each shard the one that rendezvous hashing chooses among those alive.
 #[derive(Clone)]
-pub struct Leader {
-    client: TierClient,
+pub struct Leaders {
+    group: TierGroup,
 }
 
-impl Leader {
-    /// Behind this connection.
-    pub const fn new(client: TierClient) -> Self {
-        Self { client }
+impl Leaders {
+    /// Behind these connections.
+    pub const fn new(group: TierGroup) -> Self {
+        Self { group }
     }
 
-    /// Any call.
+    /// The servers themselves.
+    pub const fn group(&self) -> &TierGroup {
+        &self.group
+    }
+
+    /// Any call about the context's shard.
     pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
-        self.client.call(context, op).await
+        self.group.call(u64::from(context.shard.0), context, op).await
     }
 }
 
@@ -28,7 +33,7 @@ pub fn unexpected() -> Error {
     Error::Internal { what: "the leader answered with a reply of another kind".to_owned() }
 }
 
-impl Upstream for Leader {
+impl Upstream for Leaders {
     type Context = CallContext;
 
     fn deadline(context: &CallContext) -> Instant {
@@ -49,7 +54,7 @@ impl Upstream for Leader {
             max_staleness_ms: if let Mode::MaxStaleness(ms) = mode { ms } else { 0 },
             ..context.clone()
         };
-        let reply = self.client.call(&context, op).await?;
+        let reply = self.call(&context, op).await?;
         Ok(Fresh { as_of: reply.as_of, value: reply.body })
     }
 }

@@ -1,10 +1,14 @@
 //! What a leader can be told: in a file, in the environment, by flags; the later wins.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Deserialize;
+use tao_rpc::LinkOptions;
 use tao_runtime::ByteSize;
+use tao_topology::Topology;
 
 /// Options of a leader, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -13,12 +17,18 @@ pub struct Options {
     /// Where followers connect to [default: 127.0.0.1:50052]
     #[arg(long, env = "TAO_LEADER_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// The storage shard, as HOST:PORT [default: 127.0.0.1:50053]
+    /// The storage shards of a cluster with one database, as HOST:PORT,… [default: 127.0.0.1:50053]
     #[arg(long = "shard", env = "TAO_SHARD", value_name = "ADDRESS", value_delimiter = ',')]
     pub shards: Option<Vec<String>>,
+    /// The topology of a cluster with several databases: a TOML file (docs/configuration.md)
+    #[arg(long, env = "TAO_TOPOLOGY", value_name = "FILE")]
+    pub topology: Option<PathBuf>,
     /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_LEADER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
+    /// Memory for recent changes of each database, from which followers' streams are fed [default: 64MiB]
+    #[arg(long, env = "TAO_LEADER_STREAM_SIZE", value_name = "SIZE")]
+    pub stream_size: Option<ByteSize>,
     /// Calls that one logical shard may have under way at its storage shard [default: 1024]
     #[arg(long, env = "TAO_LEADER_SHARD_CONCURRENCY", value_name = "N")]
     pub shard_concurrency: Option<usize>,
@@ -29,10 +39,14 @@ pub struct Options {
 pub struct Config {
     /// Where followers connect to.
     pub listen: SocketAddr,
-    /// The storage shard.
-    pub shard: String,
+    /// The storage shards.
+    pub topology: Arc<Topology>,
+    /// How they are reached.
+    pub link: LinkOptions,
     /// Bytes of the cache.
     pub cache_bytes: u64,
+    /// Bytes of recent changes, for each log.
+    pub stream_bytes: usize,
     /// Calls under way a logical shard.
     pub shard_concurrency: usize,
 }
@@ -44,7 +58,9 @@ impl Options {
         Self {
             listen: self.listen.or(lower.listen),
             shards: self.shards.or(lower.shards),
+            topology: self.topology.or(lower.topology),
             cache_size: self.cache_size.or(lower.cache_size),
+            stream_size: self.stream_size.or(lower.stream_size),
             shard_concurrency: self.shard_concurrency.or(lower.shard_concurrency),
         }
     }
@@ -52,24 +68,34 @@ impl Options {
     /// Checks every option; the error names all that are wrong, one each.
     pub fn check(self) -> Result<Config, Vec<String>> {
         let mut problems = Vec::new();
-        let mut shards = self.shards.unwrap_or_else(|| vec!["127.0.0.1:50053".to_owned()]);
-        if shards.len() != 1 {
-            problems.push(format!(
-                "shard: {} storage shards are given; a leader takes exactly one, several are not supported yet",
-                shards.len()
-            ));
-        }
+        let topology = match (&self.topology, self.shards) {
+            (Some(_), Some(_)) => {
+                Err(vec!["shard: the topology names the storage shards: give one of the two".to_owned()])
+            }
+            (Some(file), None) => Topology::load(file).map_err(|error| error.problems),
+            (None, Some(servers)) => Ok(Topology::single(Vec::new(), servers)),
+            (None, None) => Ok(Topology::single(Vec::new(), vec!["127.0.0.1:50053".to_owned()])),
+        };
+        let topology = topology.map_err(|p| problems.extend(p)).ok();
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
         if cache_bytes < 1 << 20 {
             problems.push("cache_size: at least 1MiB".to_owned());
         }
+        let stream_bytes = self.stream_size.map_or(64 << 20, |size| size.0) as usize;
         let shard_concurrency = self.shard_concurrency.unwrap_or(1024);
         if !(1..=1_000_000).contains(&shard_concurrency) {
             problems.push(format!("shard_concurrency: {shard_concurrency} is not within 1 to 1000000"));
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50052)));
-        match shards.pop() {
-            Some(shard) if problems.is_empty() => Ok(Config { listen, shard, cache_bytes, shard_concurrency }),
+        match topology {
+            Some(topology) if problems.is_empty() => Ok(Config {
+                listen,
+                topology: Arc::new(topology),
+                link: LinkOptions::default(),
+                cache_bytes,
+                stream_bytes,
+                shard_concurrency,
+            }),
             _ => Err(problems),
         }
     }
@@ -80,13 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_storage_shards_are_refused_with_a_sentence() {
-        let two = Options {
-            shards: Some(vec!["a:1".to_owned(), "b:1".to_owned()]),
+    fn every_problem_is_reported() {
+        let wrong = Options {
+            shards: Some(vec!["a:1".to_owned()]),
+            topology: Some("absent.toml".into()),
             shard_concurrency: Some(0),
             ..Default::default()
         };
-        let problems = two.check().unwrap_err();
-        assert!(problems[0].contains("not supported yet") && problems.len() == 2, "{problems:?}");
+        let problems = wrong.clone().check().unwrap_err();
+        assert!(problems[0].contains("give one of the two") && problems.len() == 2, "{problems:?}");
+        let problems = Options { shards: None, ..wrong }.check().unwrap_err();
+        assert!(problems[0].contains("absent.toml can't be read") && problems.len() == 2, "{problems:?}");
+        let two = Options { shards: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
+        assert_eq!(two.check().unwrap().topology.logs()[0].servers.len(), 2);
     }
 }

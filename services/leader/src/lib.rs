@@ -2,8 +2,8 @@
 //! out to followers. Correctness never depends on there being exactly one: the storage shard's log decides order.
 
 pub mod config;
-mod fanout;
 mod gate;
+mod log;
 mod server;
 mod service;
 mod upstream;

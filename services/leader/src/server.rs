@@ -1,26 +1,21 @@
-//! The life of a leader: connect to the storage shard, follow its change stream, serve followers, drain.
+//! The life of a leader: connect to the storage shards, follow their change streams, serve followers, drain.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tao_cache::{CacheOptions, CachedReader, MemoryCache, stream};
-use tao_model::{Clock, Error};
-use tao_rpc::{Drain, LinkOptions, ServerLimits, TierClient, tier_server};
-use tao_runtime::{
-    Gate as ReadyGate, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection,
-};
+use futures::future::select_all;
+use tao_cache::{CacheOptions, MemoryCache};
+use tao_model::Clock;
+use tao_rpc::{Drain, ServerLimits, TierGroup, tier_server};
+use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
+use tao_stream::Ring;
 use tonic::service::Routes;
 
 use crate::config::Config;
-use crate::fanout::Fanout;
 use crate::gate::GateLimits;
+use crate::log::Log;
 use crate::service::LeaderService;
-use crate::upstream::Shard;
-
-/// Between attempts to follow the storage shard's stream.
-const RETRY: Duration = Duration::from_millis(100);
+use crate::upstream::Shards;
 
 /// What is served beside health and reflection.
 const SERVICES: &[&str] = &["tao.internal.v1.TierService"];
@@ -48,48 +43,31 @@ pub async fn run<L: Listener>(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let gate = readiness.gate("leader's change stream");
-    gate.not_ready(format!("waiting for the storage shard at {}", config.shard));
-    let client = TierClient::new(&config.shard, LinkOptions::default())?;
+    let topology = config.topology.clone();
     let limits = GateLimits { running: config.shard_concurrency, ..GateLimits::default() };
-    let shard = Shard::new(client.clone(), limits);
-    let memory = MemoryCache::new(CacheOptions { capacity_bytes: config.cache_bytes, clock, tier: "leader" });
-    let reader = Arc::new(CachedReader::new(memory, None, shard.clone()));
-    let fanout = Fanout::default();
-    let service = LeaderService::new(reader.clone(), shard.clone(), fanout.clone());
+    let mut logs = Vec::with_capacity(topology.logs().len());
+    let mut gates = Vec::with_capacity(topology.logs().len());
+    for (n, place) in topology.logs().iter().enumerate() {
+        let gate = readiness.gate(format!("leader's change stream of log {}", place.id.0));
+        gate.not_ready(format!("waiting for a storage shard of log {} at {}", place.id.0, place.servers.join(", ")));
+        let servers = TierGroup::new(&place.servers, &config.link)?;
+        let memory = MemoryCache::new(CacheOptions {
+            capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
+            clock: clock.clone(),
+            tier: "leader",
+        });
+        let shards = Shards::new(servers, place.id, topology.some_shard(n), limits);
+        logs.push(Log::new(place.id, memory, shards, Ring::new(config.stream_bytes)));
+        gates.push(gate);
+    }
+    let service = LeaderService::new(topology, logs.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "leader", address = %listener.local_addr()?, "listening for gRPC");
+    let following = logs.iter().zip(&gates).map(|(log, gate)| Box::pin(log.keep_following(gate)));
     tokio::select! {
         served = serve(listener, workers, routes, ServeOptions::default(), shutdown) => Ok(served?),
-        never = keep_following(&client, &reader, &shard, &fanout, &gate) => match never {},
-    }
-}
-
-async fn keep_following(
-    client: &TierClient,
-    reader: &CachedReader<Shard>,
-    shard: &Shard,
-    fanout: &Fanout,
-    gate: &ReadyGate,
-) -> Infallible {
-    let meet = |info| {
-        if !shard.meet(info) {
-            return Err(Error::Internal {
-                what: "the storage shard now belongs to another cluster: restart this leader".to_owned(),
-            });
-        }
-        gate.ready();
-        Ok(())
-    };
-    loop {
-        let error = match client.subscribe("leader").await {
-            Ok(events) => stream::follow(reader.memory(), events, fanout, meet).await,
-            Err(error) => error,
-        };
-        tracing::warn!(%error, "no change stream from the storage shard");
-        gate.not_ready(format!("no change stream from the storage shard: {error}"));
-        tokio::time::sleep(RETRY).await;
+        (never, ..) = select_all(following) => match never {},
     }
 }

@@ -3,56 +3,53 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use tao_cache::{CachedReader, Mode, Read};
-use tao_model::{Error, ObjectId, Result, TypeId};
+use tao_cache::{Mode, Read};
+use tao_model::{Error, LogId, Result, ShardId, TypeId};
 use tao_proto::{convert, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
+use tao_stream::Origin;
+use tao_topology::Topology;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::fanout::Fanout;
-use crate::upstream::Shard;
+use crate::log::Log;
 
 /// The leader's side of the stream between tiers.
 #[derive(Clone)]
 pub struct LeaderService {
-    reader: Arc<CachedReader<Shard>>,
-    shard: Shard,
-    fanout: Fanout,
+    topology: Arc<Topology>,
+    /// By place in the topology.
+    logs: Arc<[Log]>,
 }
 
 impl LeaderService {
-    /// Over this cache and storage shard.
-    pub const fn new(reader: Arc<CachedReader<Shard>>, shard: Shard, fanout: Fanout) -> Self {
-        Self { reader, shard, fanout }
+    /// Over the logs of a topology, in its order.
+    pub fn new(topology: Arc<Topology>, logs: Vec<Log>) -> Self {
+        Self { topology, logs: logs.into() }
     }
 
-    async fn write(&self, context: &CallContext, write: internal::Write) -> Result<TierReply> {
-        let owner = write_owner(&write)?;
-        let reply = self.shard.call(context, owner, Op::Write(write)).await?;
+    /// The log that a shard lives in.
+    fn log(&self, shard: ShardId) -> &Log {
+        &self.logs[self.topology.place_of(shard)]
+    }
+
+    async fn write(&self, context: CallContext, write: internal::Write) -> Result<TierReply> {
+        let log = self.log(context.shard);
+        let reply = through(log, context, Op::Write(write)).await?;
         if let ReplyBody::Written(written) = &reply.body {
             // COHERENCE rule 9: before the caller is answered.
-            self.reader.apply_write(&convert::changes(written.changes.clone())?);
+            log.reader.apply_write(&convert::changes(written.changes.clone())?);
         }
         Ok(reply)
     }
 }
 
-/// The id whose shard the write belongs to; none when an id is yet to be made.
-fn write_owner(write: &internal::Write) -> Result<Option<ObjectId>> {
-    use internal::{r#where, write::Kind};
-    let raw =
-        match write.kind.as_ref().ok_or_else(|| Error::Internal { what: "a write of an unknown kind".to_owned() })? {
-            Kind::ObjectAdd(w) => match w.r#where.as_ref().and_then(|w| w.kind.as_ref()) {
-                Some(r#where::Kind::Id(id)) => *id,
-                Some(r#where::Kind::Shard(_)) | None => return Ok(None),
-            },
-            Kind::ObjectUpdate(w) => w.id,
-            Kind::ObjectUpsert(w) => w.id,
-            Kind::ObjectDelete(w) => w.id,
-            Kind::AssocAdd(w) => w.id1,
-            Kind::AssocDelete(w) => w.id1,
-            Kind::AssocChangeType(w) => w.id1,
-        };
-    convert::id(raw).map(Some)
+/// Asks the storage shard. In a task of its own: a follower that does not read its answers must not keep a place at the gate.
+async fn through(log: &Log, context: CallContext, op: Op) -> Result<TierReply> {
+    let shards = log.shards.clone();
+    let asking = tokio::spawn(async move { shards.call(&context, op).await });
+    AbortOnDropHandle::new(asking)
+        .await
+        .unwrap_or_else(|_| Err(Error::Internal { what: "a call to the storage shard crashed".to_owned() }))
 }
 
 fn read(context: CallContext) -> Read<CallContext> {
@@ -66,32 +63,38 @@ fn read(context: CallContext) -> Read<CallContext> {
 
 impl TierHandler for LeaderService {
     async fn call(&self, context: CallContext, op: Op) -> Result<TierReply> {
+        let log = self.log(context.shard);
         match op {
             Op::ObjectRead(ask) => {
-                let found = self.reader.object(convert::id(ask.id)?, read(context)).await?;
+                let found = log.reader.object(convert::id(ask.id)?, read(context)).await?;
                 let state = internal::ObjectState { object: found.value };
                 Ok(TierReply { as_of: found.as_of, body: ReplyBody::Object(state) })
             }
             Op::ListRead(ask) => {
                 let id1 = convert::id(ask.id1)?;
                 let newest = ask.newest as usize;
-                let found = self.reader.list(id1, TypeId(ask.atype), newest, read(context)).await?;
+                let found = log.reader.list(id1, TypeId(ask.atype), newest, read(context)).await?;
                 // Not more than was asked for, whatever else is cached.
                 let edges = found.value.newest_bytes(newest);
                 let state = internal::ListState { count: found.value.count(), edges };
                 Ok(TierReply { as_of: found.as_of, body: ReplyBody::List(state) })
             }
+            Op::Write(write) => self.write(context, write).await,
             // What lies beyond a cached list is read through.
-            Op::ListScan(scan) => self.shard.call(&context, Some(convert::id(scan.id1)?), Op::ListScan(scan)).await,
-            Op::EdgesRead(ask) => self.shard.call(&context, Some(convert::id(ask.id1)?), Op::EdgesRead(ask)).await,
-            Op::Write(write) => self.write(&context, write).await,
-            Op::AllocateIds(ask) => self.shard.call(&context, None, Op::AllocateIds(ask)).await,
+            Op::ListScan(_) | Op::EdgesRead(_) | Op::AllocateIds(_) | Op::LogRead(_) => through(log, context, op).await,
         }
     }
 
-    async fn subscribe(&self, subscriber: String) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
-        let stream = self.fanout.subscribe()?;
-        tracing::info!(subscriber, "change stream opened");
+    async fn subscribe(
+        &self,
+        request: internal::SubscribeRequest,
+    ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
+        let place = self.topology.index_of(LogId(request.log));
+        let log = place.map(|place| &self.logs[place]);
+        let log = log.ok_or_else(|| Error::invalid("log", format!("there is no log {}", request.log)))?;
+        let origin = Origin::from(&request);
+        let stream = tao_stream::subscribe(&log.ring, Arc::new(log.shards.clone()), origin).await?;
+        tracing::info!(subscriber = request.subscriber, log = request.log, ?origin, "change stream opened");
         Ok(stream)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{Clock, EdgeKey, Error, Position, Result, ShardId, TypeId, Write};
+use tao_model::{Clock, EdgeKey, Error, Position, Result, TypeId, Write};
 use tao_proto::{convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
@@ -67,10 +67,11 @@ impl ShardService {
                 TierReply { as_of: outcome.position, body: ReplyBody::Written((&outcome).into()) }
             }
             Op::AllocateIds(ask) => {
-                let ids = store.allocate(ask.shard.map(ShardId), ask.count as usize).await?;
+                let ids = store.allocate(Some(context.shard), ask.count as usize).await?;
                 let ids = ids.into_iter().map(tao_model::ObjectId::get).collect();
                 TierReply { as_of: Position::ZERO, body: ReplyBody::Ids(internal::AllocatedIds { ids }) }
             }
+            Op::LogRead(_) => return Err(Error::ChangesExpired { after: context.floor }),
         })
     }
 }
@@ -93,7 +94,7 @@ fn check_floor(floor: Position, as_of: Position) -> Result<()> {
 impl TierHandler for ShardService {
     async fn call(&self, context: CallContext, op: Op) -> Result<TierReply> {
         let floor = context.floor;
-        let is_read = !matches!(op, Op::Write(_) | Op::AllocateIds(_));
+        let is_read = !matches!(op, Op::Write(_) | Op::AllocateIds(_) | Op::LogRead(_));
         let reply = self.answer(context, op).await?;
         if is_read {
             check_floor(floor, reply.as_of)?;
@@ -101,8 +102,11 @@ impl TierHandler for ShardService {
         Ok(reply)
     }
 
-    async fn subscribe(&self, subscriber: String) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
-        tracing::info!(subscriber, "change stream opened");
+    async fn subscribe(
+        &self,
+        request: internal::SubscribeRequest,
+    ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
+        tracing::info!(subscriber = request.subscriber, "change stream opened");
         feed::stream(self.store.clone(), self.clock.clone())
     }
 }

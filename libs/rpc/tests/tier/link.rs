@@ -352,6 +352,6 @@ fn a_client_whose_runtime_has_ended_says_so() {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(client.subscribe("me").await.is_err());
+        assert!(client.subscribe(listener("me")).await.is_err());
     });
 }

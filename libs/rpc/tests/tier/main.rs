@@ -1,6 +1,7 @@
 //! The stream between tiers, over loopback sockets.
 
 mod drain;
+mod group;
 mod link;
 mod rate;
 mod seeded;

@@ -25,10 +25,10 @@ async fn events_arrive_in_order_and_the_end_is_seen() {
     });
     let server = Server::start(handler, ServerLimits::default()).await;
     let client = server.client();
-    let events: Vec<_> = client.subscribe("me").await.unwrap().collect().await;
+    let events: Vec<_> = client.subscribe(listener("me")).await.unwrap().collect().await;
     assert_eq!(events, (0..1_000).map(|n| Ok(beat(n))).collect::<Vec<_>>());
-    assert_eq!(client.subscribe("refused").await.err(), Some(Error::WrongShard { shard: 3 }));
-    let events: Vec<_> = client.subscribe("fails").await.unwrap().collect().await;
+    assert_eq!(client.subscribe(listener("refused")).await.err(), Some(Error::WrongShard { shard: 3 }));
+    let events: Vec<_> = client.subscribe(listener("fails")).await.unwrap().collect().await;
     let error = Error::HistoryUndone { seen: tao_model::Position::new(1, 2), epoch: 5 };
     assert_eq!(events, [Ok(beat(1)), Err(error)]);
 }
@@ -47,7 +47,7 @@ fn open_ended() -> (Handler, mpsc::UnboundedReceiver<mpsc::UnboundedSender<tao_m
 async fn a_drain_ends_change_streams_and_a_kill_breaks_them() {
     let (handler, mut streams) = open_ended();
     let server = Server::start(handler, ServerLimits::default()).await;
-    let mut events = server.client().subscribe("me").await.unwrap();
+    let mut events = server.client().subscribe(listener("me")).await.unwrap();
     let send = streams.recv().await.unwrap();
     send.send(Ok(beat(1))).unwrap();
     assert_eq!(events.next().await, Some(Ok(beat(1))));
@@ -58,14 +58,14 @@ async fn a_drain_ends_change_streams_and_a_kill_breaks_them() {
     let server = Server::start(handler, ServerLimits::default()).await;
     let address = server.address.to_string();
     let client = server.client();
-    let mut events = client.subscribe("me").await.unwrap();
+    let mut events = client.subscribe(listener("me")).await.unwrap();
     let _send = streams.recv().await.unwrap();
     server.kill().await;
     match events.next().await {
         Some(Err(Error::Unavailable { what, .. })) => assert!(what.contains(&address), "{what}"),
         other => panic!("{other:?}"),
     }
-    match client.subscribe("me").await.err() {
+    match client.subscribe(listener("me")).await.err() {
         Some(Error::Unavailable { what, .. }) => assert!(what.contains(&address), "{what}"),
         other => panic!("{other:?}"),
     }
@@ -75,7 +75,7 @@ async fn a_drain_ends_change_streams_and_a_kill_breaks_them() {
 async fn a_subscriber_that_goes_away_is_noticed() {
     let (handler, mut streams) = open_ended();
     let server = Server::start(handler, ServerLimits::default()).await;
-    let events = server.client().subscribe("me").await.unwrap();
+    let events = server.client().subscribe(listener("me")).await.unwrap();
     let send = streams.recv().await.unwrap();
     drop(events);
     send.closed().await;

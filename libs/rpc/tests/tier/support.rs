@@ -60,9 +60,14 @@ impl TierHandler for Handler {
         (self.call)(context, op).await
     }
 
-    async fn subscribe(&self, subscriber: String) -> Result<Events> {
-        (self.subscribe)(subscriber)
+    async fn subscribe(&self, request: internal::SubscribeRequest) -> Result<Events> {
+        (self.subscribe)(request.subscriber)
     }
+}
+
+/// A subscription under this name.
+pub fn listener(name: &str) -> internal::SubscribeRequest {
+    internal::SubscribeRequest { subscriber: name.to_owned(), ..Default::default() }
 }
 
 /// A read of an object.

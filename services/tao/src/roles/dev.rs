@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tao_runtime::{ByteSize, Listener as _, Shutdown, TcpAcceptor};
+use tao_topology::Topology;
 
 use super::process::{self, CommonArgs, Server};
 use super::sample;
@@ -73,8 +74,8 @@ async fn all(server: Server, tiers: Tiers, sample: Option<PathBuf>) -> Result<()
     let shard_listener = TcpAcceptor::bind(shard.listen).await?;
     let leader_listener = TcpAcceptor::bind(leader.listen).await?;
     let follower_listener = TcpAcceptor::bind(listen).await.context("listen")?;
-    leader.shard = shard_listener.local_addr()?.to_string();
-    follower.leader = leader_listener.local_addr()?.to_string();
+    leader.topology = Topology::single(Vec::new(), vec![shard_listener.local_addr()?.to_string()]).into();
+    follower.topology = Topology::single(vec![leader_listener.local_addr()?.to_string()], Vec::new()).into();
     let address = follower_listener.local_addr()?;
 
     // The front stops first, so that what it has under way still finds the tiers behind it.

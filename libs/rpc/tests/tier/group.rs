@@ -1,0 +1,85 @@
+//! Several servers that can answer the same calls.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tao_model::{Error, Position};
+use tao_proto::internal;
+use tao_rpc::{CallContext, LinkOptions, Op, ReplyBody, ServerLimits, TierGroup, TierReply};
+use tokio::time::timeout;
+
+use crate::support::*;
+
+/// A server that answers every read with its own number.
+async fn numbered(number: u64) -> Server {
+    let answer = move |_, _| async move {
+        let body = ReplyBody::Object(internal::ObjectState { object: None });
+        Ok(TierReply { as_of: Position::new(1, number), body })
+    };
+    Server::start(Handler::new(answer), ServerLimits::default()).await
+}
+
+async fn who(group: &TierGroup, key: u64) -> Result<u64, Error> {
+    let context = CallContext::within(Duration::from_secs(10));
+    group.call(key, &context, read(1)).await.map(|reply| reply.as_of.lsn)
+}
+
+async fn connected(group: &TierGroup, keys: u64) {
+    for key in 0..keys {
+        group.first(key).unwrap().wait_connected(Duration::from_secs(10)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_dead_server_s_keys_move_to_the_next_and_the_others_stay() {
+    let servers = [numbered(1).await, numbered(2).await, numbered(3).await];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+    let group = TierGroup::new(&addresses, &LinkOptions::default()).unwrap();
+    connected(&group, 64).await;
+    let mut before = HashMap::new();
+    for key in 0..64 {
+        before.insert(key, who(&group, key).await.unwrap());
+    }
+    let [first, second, third] = servers;
+    first.kill().await;
+    for key in 0..64 {
+        let now = who(&group, key).await.unwrap();
+        if before[&key] == 1 { assert_ne!(now, 1) } else { assert_eq!(now, before[&key]) }
+    }
+    assert!((1..=3).all(|n| before.values().any(|server| *server == n)), "{before:?}");
+    drop((second, third));
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_passed_by_reads_and_not_by_writes() {
+    let deaf = Handler::new(|_, _| futures::future::pending());
+    let deaf = Server::start(deaf, ServerLimits::default()).await;
+    let able = numbered(2).await;
+    let addresses = [deaf.address.to_string(), able.address.to_string()];
+    let group = TierGroup::new(&addresses, &LinkOptions::default()).unwrap();
+    connected(&group, 64).await;
+    let deafs = (0..64).find(|key| group.first(*key).unwrap().address().port_u16() == Some(deaf.address.port()));
+    let key = deafs.expect("a key of the deaf server's");
+    // What became of it is not known: sent elsewhere it might be done twice.
+    let context = CallContext::within(Duration::from_millis(200));
+    let error = group.call(key, &context, write()).await.unwrap_err();
+    assert_eq!(error, Error::DeadlineExceeded { not_applied: false });
+    assert_eq!(who(&group, key).await, Ok(2));
+    // It failed: it is asked last for a while.
+    assert_eq!(timeout(Duration::from_millis(400), who(&group, key)).await, Ok(Ok(2)));
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer() {
+    let refusing = || Handler::new(|_, _| async { Err(Error::WrongShard { shard: 5 }) });
+    let servers = [
+        Server::start(refusing(), ServerLimits::default()).await,
+        Server::start(refusing(), ServerLimits::default()).await,
+    ];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+    let group = TierGroup::new(&addresses, &LinkOptions::default()).unwrap();
+    assert_eq!(who(&group, 1).await, Err(Error::WrongShard { shard: 5 }));
+    let op = Op::AllocateIds(internal::AllocateIds { count: 1 });
+    let answer = group.call(1, &CallContext::within(Duration::from_secs(5)), op).await;
+    assert_eq!(answer.unwrap_err(), Error::WrongShard { shard: 5 });
+}
