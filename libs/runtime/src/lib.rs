@@ -19,6 +19,7 @@ mod connection;
 mod layer;
 
 pub use admin::serve_admin;
+pub use connection::Ending;
 pub use health::health_service;
 pub use listener::{Listener, TcpAcceptor};
 pub use metrics::MetricsHandle;

@@ -13,6 +13,8 @@ use tao_topology::Topology;
 
 /// Milliseconds: how far back a follower with a Redis begins its streams.
 const WARM_START_MS: u64 = 5 * 60 * 1_000;
+/// Each has a stream from a leader for every database.
+const MAX_WATCHES: usize = 256;
 
 /// Options of a follower, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -37,6 +39,9 @@ pub struct Options {
     /// after a restart [default: 300000]
     #[arg(long, env = "TAO_WARM_START_MS", value_name = "MS")]
     pub warm_start_ms: Option<u64>,
+    /// Watch streams at once; more are refused [default: 256]
+    #[arg(long, env = "TAO_MAX_WATCHES", value_name = "N")]
+    pub max_watches: Option<usize>,
 }
 
 /// A checked configuration.
@@ -54,6 +59,8 @@ pub struct Config {
     pub redis: Option<String>,
     /// How far back streams begin when there is a second level.
     pub warm_start: Duration,
+    /// Watch streams at once.
+    pub max_watches: usize,
 }
 
 impl Options {
@@ -67,6 +74,7 @@ impl Options {
             cache_size: self.cache_size.or(lower.cache_size),
             redis: self.redis.or(lower.redis),
             warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
+            max_watches: self.max_watches.or(lower.max_watches),
         }
     }
 
@@ -87,6 +95,10 @@ impl Options {
         if self.redis.as_ref().is_some_and(|url| !url.starts_with("redis://")) {
             problems.push("redis: an URL begins with redis://".to_owned());
         }
+        let max_watches = self.max_watches.unwrap_or(MAX_WATCHES);
+        if max_watches > 1_000_000 {
+            problems.push(format!("max_watches: {max_watches} is not within 0 to 1000000"));
+        }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)));
         match topology {
             Some(topology) if problems.is_empty() => Ok(Config {
@@ -96,6 +108,7 @@ impl Options {
                 cache_bytes,
                 redis: self.redis,
                 warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
+                max_watches,
             }),
             _ => Err(problems),
         }

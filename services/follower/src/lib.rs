@@ -12,6 +12,7 @@ mod service;
 mod session;
 mod upstream;
 mod validate;
+mod watch;
 
 pub use config::Config;
 pub use server::run;

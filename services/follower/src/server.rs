@@ -18,6 +18,8 @@ use crate::execute::Executor;
 use crate::log::{Log, Meeting};
 use crate::service::Graph;
 use crate::upstream::Leaders;
+use crate::watch::Watches;
+
 /// After this a client's connection is ended politely, so that load spreads over followers that came later.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -68,7 +70,8 @@ pub async fn run<L: Listener>(
     let meeting = Meeting::new(topology.clone());
     let executor =
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
-    let graph = GraphServiceServer::new(Graph::new(executor)).max_decoding_message_size(MAX_REQUEST);
+    let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
+        .max_decoding_message_size(MAX_REQUEST);
     let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");

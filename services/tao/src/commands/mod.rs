@@ -6,6 +6,7 @@ mod objects;
 mod output;
 mod time;
 mod values;
+mod watch;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use id::{IdArgs, id};
 use output::Answer;
 pub use output::{Format, show};
 use values::{Field, Sum};
+pub use watch::{WatchArgs, watch};
 
 /// Where to call, and how to print.
 #[derive(Debug, Args)]
