@@ -6,4 +6,5 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod several;
 mod watch;
