@@ -1,6 +1,7 @@
 //! The real program, end to end: real processes, sockets, PostgreSQL, Redis and grpcurl.
 
 mod api;
+mod audit;
 mod cluster;
 mod commands;
 mod faults;

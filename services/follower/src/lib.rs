@@ -2,6 +2,7 @@
 //! write's changeset before its caller is answered, and follows the change stream.
 
 mod answers;
+mod audit;
 mod batch;
 pub mod config;
 mod execute;

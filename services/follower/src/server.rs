@@ -13,6 +13,7 @@ use tao_rpc::TierGroup;
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
 use crate::log::{Log, Meeting};
@@ -70,6 +71,8 @@ pub async fn run<L: Listener>(
     let meeting = Meeting::new(topology.clone());
     let executor =
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
+    let auditor = Auditor::new(logs.clone(), leaders.clone(), meeting.clone());
+    auditor.clone().answer_operators(&config.admin);
     let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST);
     let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
@@ -84,5 +87,6 @@ pub async fn run<L: Listener>(
     tokio::select! {
         served = serve(listener, workers, routes, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
+        never = auditor.keep_auditing(config.audit_per_second) => match never {},
     }
 }

@@ -1,6 +1,8 @@
 //! Commands for people without grpcurl: one call each, through the Rust client.
 
+mod audit;
 mod failure;
+mod http;
 mod id;
 mod objects;
 mod output;
@@ -18,6 +20,7 @@ use tao_client::v1::{
 };
 use tao_client::{Client, ClientOptions, Session};
 
+pub use audit::{AuditArgs, audit};
 pub use failure::{EXIT_CODES, Failure};
 pub use id::{IdArgs, id};
 use output::Answer;
