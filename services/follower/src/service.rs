@@ -13,11 +13,13 @@ use crate::answers;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::validate::{self, Door, ReadCall};
+use crate::watch::{self, WatchStream, Watches};
 
 /// tao.v1.GraphService.
 #[derive(Clone)]
 pub struct Graph {
     executor: Executor,
+    watches: Watches,
 }
 
 type Answered = Result<Response<Answer>, Status>;
@@ -30,8 +32,8 @@ fn parts<T>(request: Request<T>) -> (MetadataMap, T) {
 
 impl Graph {
     /// Over this executor.
-    pub const fn new(executor: Executor) -> Self {
-        Self { executor }
+    pub const fn new(executor: Executor, watches: Watches) -> Self {
+        Self { executor, watches }
     }
 
     async fn read(
@@ -193,5 +195,12 @@ impl GraphService for Graph {
         })?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
         respond(session, executed)
+    }
+
+    type WatchStream = WatchStream;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        watch::watch(&self.executor, &self.watches, &metadata, &extensions, &message).await
     }
 }
