@@ -2,6 +2,7 @@
 //! touches SQL.
 
 pub mod config;
+mod feed;
 mod server;
 mod service;
 

@@ -42,8 +42,16 @@ pub async fn run<L: Listener>(
     let gate = readiness.gate("store");
     gate.not_ready("opening the store");
     let mut options = OpenOptions::new(config.store, schema, config.layout);
-    options.clock = clock;
+    options.clock = clock.clone();
     options.max_connections = config.store_connections;
+    options.cluster = config.topology.cluster();
+    options.log = config.log;
+    if let Some(shards) = config.topology.index_of(config.log).and_then(|n| config.topology.logs()[n].shards.clone()) {
+        options.shards = shards;
+    }
+    options.ring_bytes = config.stream_bytes;
+    options.log_retention = config.log_retention;
+    options.new_epoch = config.new_epoch;
     let store = tao_store::open(options).await?;
     let service = ShardService::new(store.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
