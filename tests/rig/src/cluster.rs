@@ -20,7 +20,7 @@ pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The name of every log's database.
 pub const DATABASE: &str = "tao";
 /// Small, so that values are evicted all the time.
-const REDIS_MEMORY: &str = "4mb";
+const REDIS_MEMORY: u32 = 4;
 /// Of clusters that have a topology.
 const CLUSTER: &str = "6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11";
 
@@ -33,13 +33,13 @@ pub struct Plan {
     pub leaders: usize,
     /// Follower processes.
     pub followers: usize,
-    /// Whether the followers share a Redis.
-    pub redis: bool,
+    /// Whether the followers share a Redis, and how much memory it has, in megabytes.
+    pub redis: Option<u32>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { logs: vec![2], leaders: 2, followers: 3, redis: true }
+        Self { logs: vec![2], leaders: 2, followers: 3, redis: Some(REDIS_MEMORY) }
     }
 }
 
@@ -211,8 +211,11 @@ impl Cluster {
         let (layout, files) = (IdLayout::STANDARD, TempDir::new()?);
         let mut builder = Builder { program: program()?, seed, layout, files, nodes: Vec::new(), links: Vec::new() };
         let databases: Vec<_> = plan.logs.iter().map(|_| Postgres::start()).collect::<Result<_>>()?;
-        let settings = [("maxmemory", REDIS_MEMORY), ("maxmemory-policy", "allkeys-lru")];
-        let redis = plan.redis.then(|| Redis::start_with(&settings)).transpose()?;
+        let redis = plan.redis.map(|megabytes| {
+            let memory = format!("{megabytes}mb");
+            Redis::start_with(&[("maxmemory", memory.as_str()), ("maxmemory-policy", "allkeys-lru")])
+        });
+        let redis = redis.transpose()?;
         let servers: Vec<_> = plan.logs.iter().map(|count| places(*count)).collect::<Result<_>>()?;
         let (leaders, followers) = (places(plan.leaders)?, places(plan.followers)?);
         let several = plan.logs.len() > 1;

@@ -45,6 +45,9 @@ enum Command {
         /// Seconds from one to the next
         #[arg(long, default_value_t = 5)]
         every: u64,
+        /// The share of calls that write
+        #[arg(long, default_value_t = 0.02)]
+        writes: f64,
         #[command(flatten)]
         common: Common,
     },
@@ -74,7 +77,7 @@ impl Common {
     fn plan(&self) -> Result<Plan> {
         ensure!(!self.logs.is_empty() && !self.logs.contains(&0), "every log has a storage shard");
         ensure!(self.leaders > 0 && self.followers > 0, "a leader and a follower at the least");
-        Ok(Plan { logs: self.logs.clone(), leaders: self.leaders, followers: self.followers, redis: true })
+        Ok(Plan { logs: self.logs.clone(), leaders: self.leaders, followers: self.followers, ..Plan::default() })
     }
 
     fn options(&self) -> Options {
@@ -110,8 +113,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
             println!("{}", found.json());
             Ok(found.stale_with_token == 0)
         }
-        Command::Restarts { count, every, common } => {
-            let found = restarts::run(&common.plan()?, common.options(), *count, Duration::from_secs(*every))?;
+        Command::Restarts { count, every, writes, common } => {
+            ensure!((0.0..=1.0).contains(writes), "a share is from 0 to 1");
+            // Enough for all that there is: what is evicted says nothing of restarts.
+            let plan = Plan { redis: Some(256), ..common.plan()? };
+            let options = Options { writes: *writes, ..common.options() };
+            let found = restarts::run(&plan, options, *count, Duration::from_secs(*every))?;
             print!("{}", found.table());
             println!("{}", found.json());
             Ok(found.violations == 0)
