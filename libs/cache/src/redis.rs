@@ -65,6 +65,21 @@ pub enum RedisError {
     Url(#[from] redis::RedisError),
 }
 
+/// What the caches of a tier share behind their memory (rule 8).
+pub trait SharedCache: Send + Sync + 'static {
+    /// Nothing is read or written before it is known whose values they are.
+    fn meet(&self, cluster: ClusterId);
+
+    /// A value, and the position that it says it is of. Nothing when there is none, or no telling within a moment.
+    fn get(&self, key: Key) -> impl Future<Output = Option<(Position, Entry)>> + Send;
+
+    /// Stores a value over an older one, in the background.
+    fn set(&self, key: Key, as_of: Position, entry: &Entry);
+
+    /// Raises a validated value's position in the background, when it is worth it.
+    fn raise(&self, key: Key, from: Position, to: Position);
+}
+
 /// A connection to Redis that comes and goes.
 pub struct RedisCache {
     link: Arc<Link>,
@@ -100,12 +115,6 @@ impl RedisCache {
         Ok(Self { link, cluster: OnceLock::new(), writes, connecting })
     }
 
-    /// Nothing is read or written before it is known whose values they are.
-    pub fn meet(&self, cluster: ClusterId) {
-        // The first stays: a tier never serves a second cluster.
-        let _ = self.cluster.set(cluster);
-    }
-
     fn name(&self, key: Key) -> Option<Vec<u8>> {
         let cluster = self.cluster.get()?;
         Some(
@@ -117,15 +126,26 @@ impl RedisCache {
         )
     }
 
-    /// A value, and the position that it says it is of. Nothing when Redis has none, is slow, or is down.
-    pub async fn get(&self, key: Key) -> Option<(Position, Entry)> {
+    fn enqueue(&self, write: Write) {
+        if self.link.is_up() && self.writes.try_send(write).is_err() {
+            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
+        }
+    }
+}
+
+impl SharedCache for RedisCache {
+    fn meet(&self, cluster: ClusterId) {
+        // The first stays: a tier never serves a second cluster.
+        let _ = self.cluster.set(cluster);
+    }
+
+    async fn get(&self, key: Key) -> Option<(Position, Entry)> {
         let name = self.name(key)?;
         let raw: Option<Vec<u8>> = self.link.run(async |mut c| Cmd::get(name).query_async(&mut c).await).await?;
         decode(key, raw?)
     }
 
-    /// Stores a value in the background.
-    pub fn set(&self, key: Key, as_of: Position, entry: &Entry) {
+    fn set(&self, key: Key, as_of: Position, entry: &Entry) {
         let Some(name) = self.name(key) else { return };
         let value = encode(as_of, entry);
         if value.len() <= MAX_VALUE {
@@ -133,17 +153,10 @@ impl RedisCache {
         }
     }
 
-    /// Raises a validated value's position in the background, when it is worth it.
-    pub fn raise(&self, key: Key, from: Position, to: Position) {
+    fn raise(&self, key: Key, from: Position, to: Position) {
         let lags = to.epoch > from.epoch || to.lsn.saturating_sub(from.lsn) >= RAISE_AFTER;
         if let Some(name) = self.name(key).filter(|_| lags) {
             self.enqueue(Write::Raise(name, from, to));
-        }
-    }
-
-    fn enqueue(&self, write: Write) {
-        if self.link.is_up() && self.writes.try_send(write).is_err() {
-            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
         }
     }
 }

@@ -34,6 +34,9 @@ const MAX_TYPES: usize = 1 << 20;
 /// What a write needs to be loaded before it can be computed.
 pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wanted: &mut Wanted) {
     wanted.outcomes.extend(key.cloned());
+    if let Write::ObjectAdd { placement: Placement::Allocated(id), .. } | Write::ObjectUpsert { id, .. } = write {
+        wanted.shards.extend(lasting.shards.unknown(*id));
+    }
     match write {
         Write::ObjectAdd { placement: Placement::Allocated(id), .. }
         | Write::ObjectUpdate { id, .. }
@@ -53,6 +56,7 @@ pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wante
 }
 
 fn want_edge(edge: AssocRef, lasting: &Lasting, wanted: &mut Wanted) {
+    wanted.shards.extend([edge.id1, edge.id2].into_iter().filter_map(|id| lasting.shards.unknown(id)));
     for at in [Some(edge), lasting.inverse(edge)].into_iter().flatten() {
         wanted.assocs.push(at);
         wanted.counts.push((at.id1, at.atype));
@@ -114,11 +118,9 @@ impl<'a> Overlay<'a> {
         self.changes.push(change);
     }
 
-    /// Ids of one shard, within its lease or a longer one.
+    /// Ids of one shard, of its lease.
     pub async fn allocate(&mut self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>> {
-        let (ids, lease) = self.lasting.shards.allocate(shard, count, self.now_ms).await?;
-        self.back.leases.extend(lease);
-        Ok(ids)
+        self.lasting.shards.allocate(shard, count, self.now_ms).await
     }
 
     /// One write; a write that fails changes nothing.

@@ -2,6 +2,7 @@
 
 mod concurrent;
 mod history;
+mod logs;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub async fn run(store: Arc<dyn Store>) {
     suite.ids_are_unique().await;
     suite.pages_under_inserts().await;
     suite.history().await;
+    suite.logs().await;
+    suite.epochs().await;
 }
 
 struct Suite {

@@ -6,10 +6,14 @@ mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod edges;
+mod epoch;
 mod feed;
+mod housekeeping;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
+#[cfg(any(test, feature = "conformance"))]
+pub mod listener;
 mod memory;
 mod open;
 mod postgres;
@@ -19,6 +23,5 @@ mod sqlite;
 mod store;
 mod working;
 
-pub use feed::{Commit, Subscription};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
