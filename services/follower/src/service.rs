@@ -1,5 +1,6 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
@@ -46,7 +47,10 @@ impl Graph {
             let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
-        let executed = self.executor.run_read(call, &session, &context).await;
+        let mut executed = self.executor.run_read(call, &session, &context).await;
+        if is_off(Rule::ReadTokens) {
+            executed.seen.clear();
+        }
         respond(session, executed)
     }
 
