@@ -6,6 +6,9 @@ use clap::Args;
 use serde::Deserialize;
 use tao_runtime::ByteSize;
 
+/// How the URL of a Redis, and of a Redis Cluster, begins.
+const REDIS: [&str; 2] = ["redis://", "redis-cluster://"];
+
 /// Options of a follower, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,7 +22,8 @@ pub struct Options {
     /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_FOLLOWER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
-    /// A Redis that followers share as a second level: redis://HOST:PORT [default: none]
+    /// A Redis that followers share as a second level: redis://HOST:PORT, or redis-cluster://HOST:PORT,HOST:PORT for a Redis Cluster
+    /// [default: none]
     #[arg(long, env = "TAO_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
 }
@@ -63,8 +67,8 @@ impl Options {
         if cache_bytes < 1 << 20 {
             problems.push("cache_size: at least 1MiB".to_owned());
         }
-        if self.redis.as_ref().is_some_and(|url| !url.starts_with("redis://")) {
-            problems.push("redis: an URL begins with redis://".to_owned());
+        if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {
+            problems.push("redis: an URL begins with redis:// or redis-cluster://".to_owned());
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)));
         match leaders.pop() {

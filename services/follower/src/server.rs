@@ -58,6 +58,7 @@ pub async fn run<L: Listener>(
     let client = TierClient::new(&config.leader, LinkOptions::default())?;
     let leader = Leader::new(client.clone());
     let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;
+    let redis = redis.map(|redis| redis.of_schema(schema.fingerprint()));
     let memory = MemoryCache::new(CacheOptions { capacity_bytes: config.cache_bytes, clock, tier: "follower" });
     let reader = Arc::new(CachedReader::new(memory, redis, leader.clone()));
     let info: Arc<OnceLock<ClusterInfo>> = Arc::default();

@@ -13,6 +13,7 @@ mod postgres;
 mod process;
 mod programs;
 mod redis;
+mod redis_cluster;
 mod tier;
 mod watcher;
 
@@ -24,4 +25,5 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use programs::{built_program, repository};
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use tier::tier;
