@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, ShardId, TypeId};
+use tao_model::{AssocRef, EdgeTime, ObjectId, Position, ShardId, TypeId};
 
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
@@ -57,6 +57,8 @@ pub(crate) struct OutcomeRow {
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     pub objects: Vec<ObjectId>,
+    /// Objects of which only the type matters.
+    pub types: Vec<ObjectId>,
     pub assocs: Vec<AssocRef>,
     pub counts: Vec<ListKey>,
     pub outcomes: Vec<String>,
@@ -66,6 +68,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub objects: HashMap<ObjectId, ObjectRow>,
+    pub types: HashMap<ObjectId, TypeId>,
     pub assocs: HashMap<AssocRef, AssocRow>,
     pub counts: HashMap<ListKey, CountRow>,
     pub outcomes: HashMap<String, OutcomeRow>,
@@ -98,11 +101,30 @@ pub(crate) struct LogRow {
     pub payload: Vec<u8>,
 }
 
+/// A logical shard as its row has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardRow {
+    pub shard: ShardId,
+    /// Whether it is served from this database.
+    pub is_served: bool,
+    /// Milliseconds since 1970 below which its ids may have been made.
+    pub ids_until: u64,
+}
+
+/// Where a transaction begins.
+pub(crate) struct Begun {
+    /// The log's end, held until the transaction ends.
+    pub head: Position,
+    /// Moves whenever a row of `shards` comes, goes or changes its state.
+    pub shards_version: i64,
+    pub transaction: Box<dyn Transaction>,
+}
+
 /// A database.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Begins a transaction that holds the log's end, unless another process owns the database.
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault>;
+    async fn begin(&self) -> Result<Begun, Fault>;
     /// Whether this process still owns the database.
     async fn is_owner(&self) -> Result<bool, Fault>;
     /// Deletes what has expired, in a bounded step; says whether there may be more.
@@ -115,7 +137,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
         key: ListKey,
         id2s: &[ObjectId],
         times: (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault>;
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault>;
     async fn head(&self) -> Result<Position, Fault>;
     /// Gives the database up, so that the next owner need not wait.
     async fn close(&self);
@@ -124,6 +147,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
 /// A transaction; dropped without a commit, it did nothing.
 #[async_trait]
 pub(crate) trait Transaction: Send {
+    /// All logical shards that have a row here.
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault>;
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault>;
     async fn write(&mut self, write: &WriteBack) -> Result<(), Fault>;
     async fn commit(self: Box<Self>) -> Result<(), Fault>;

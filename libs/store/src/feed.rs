@@ -1,14 +1,15 @@
 //! Hands commits on from the lane's memory, gapless for as long as it lasts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tao_model::{Change, Error, Position, Result};
-use tokio::sync::broadcast;
+use tao_model::{Change, ChangeKind, Error, ListDelta, Position, Result};
+use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
-/// Commits that a subscriber may lag behind before it is cut off.
-const BACKLOG: usize = 8192;
+/// About how many bytes of commits may wait for one subscriber before it is cut off.
+const BACKLOG: usize = 64 * 1024 * 1024;
 
 /// The changes of one commit, consecutive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,19 +20,35 @@ pub struct Commit {
     pub changes: Vec<Change>,
 }
 
+impl Commit {
+    /// About how many bytes it takes in memory.
+    fn bytes(&self) -> usize {
+        let content = |change: &Change| match &change.kind {
+            ChangeKind::Object(_, object) => object.as_ref().map_or(0, bytes::Bytes::len),
+            ChangeKind::List { delta: ListDelta::Put(_, edge), .. } => edge.len(),
+            ChangeKind::List { delta: ListDelta::Remove(_), .. } => 0,
+        };
+        self.changes.iter().map(|change| content(change) + size_of::<Change>()).sum()
+    }
+}
+
 /// Every commit after `start`.
 #[derive(Debug)]
 pub struct Subscription {
     /// Where it begins.
     pub start: Position,
-    commits: broadcast::Receiver<Arc<Commit>>,
+    commits: mpsc::UnboundedReceiver<(Arc<Commit>, usize)>,
+    /// Bytes that wait for it.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Subscription {
     /// The next commit. `None`: there may be a gap, since the subscriber lagged, a commit is in doubt, or the store closed; whoever
     /// listens must subscribe again and reset. Safe to drop while it waits.
     pub async fn next(&mut self) -> Option<Arc<Commit>> {
-        self.commits.recv().await.ok()
+        let (commit, bytes) = self.commits.recv().await?;
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        Some(commit)
     }
 }
 
@@ -47,12 +64,28 @@ pub(crate) struct Feed {
 
 struct State {
     head: Position,
-    commits: broadcast::Sender<Arc<Commit>>,
+    subscribers: Vec<Subscriber>,
+}
+
+struct Subscriber {
+    commits: mpsc::UnboundedSender<(Arc<Commit>, usize)>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Subscriber {
+    /// Whether it goes on: it does not when it is gone, or lags too far behind.
+    fn send(&self, commit: &Arc<Commit>, bytes: usize) -> bool {
+        if self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BACKLOG {
+            tracing::warn!("a subscriber of the change stream lags too far behind and is cut off");
+            return false;
+        }
+        self.commits.send((commit.clone(), bytes)).is_ok()
+    }
 }
 
 impl Feed {
     pub fn new(head: Position) -> Self {
-        let state = State { head, commits: broadcast::Sender::new(BACKLOG) };
+        let state = State { head, subscribers: Vec::new() };
         Self { state: Mutex::new(Some(state)), confirmed: Mutex::new(Instant::now()) }
     }
 
@@ -71,10 +104,14 @@ impl Feed {
                 "the database can't be asked whether the log is still this storage shard's",
             ));
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let state =
-            state.as_ref().ok_or_else(|| Error::unavailable("the log's end is not known: a commit is in doubt"))?;
-        Ok(Subscription { start: state.head, commits: state.commits.subscribe() })
+            state.as_mut().ok_or_else(|| Error::unavailable("the log's end is not known: a commit is in doubt"))?;
+        state.subscribers.retain(|subscriber| !subscriber.commits.is_closed());
+        let (sender, commits) = mpsc::unbounded_channel();
+        let waiting = Arc::<AtomicUsize>::default();
+        state.subscribers.push(Subscriber { commits: sender, waiting: waiting.clone() });
+        Ok(Subscription { start: state.head, commits, waiting })
     }
 
     /// Hands on a commit; before its writers are answered.
@@ -82,7 +119,8 @@ impl Feed {
         let mut state = self.state.lock();
         if let (Some(state), Some(last)) = (state.as_mut(), commit.changes.last()) {
             state.head = last.position;
-            let _ = state.commits.send(Arc::new(commit));
+            let (bytes, commit) = (commit.bytes(), Arc::new(commit));
+            state.subscribers.retain(|subscriber| subscriber.send(&commit, bytes));
         }
     }
 
@@ -99,7 +137,39 @@ impl Feed {
     pub fn resume(&self, head: Position) {
         let mut state = self.state.lock();
         if state.as_ref().is_none_or(|s| s.head != head) {
-            *state = Some(State { head, commits: broadcast::Sender::new(BACKLOG) });
+            *state = Some(State { head, subscribers: Vec::new() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use tao_model::{ObjectId, ShardId};
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_cut_off_and_others_are_not() {
+        let start = Position::new(1, 0);
+        let feed = Feed::new(start);
+        let (mut slow, mut quick) = (feed.subscribe().unwrap(), feed.subscribe().unwrap());
+        let object = Bytes::from(vec![0; 1024 * 1024]);
+        for lsn in 0..70 {
+            let position = start.plus(lsn + 1);
+            let kind = ChangeKind::Object(ObjectId::new(1).unwrap(), Some(object.clone()));
+            let changes = vec![Change { position, shard: ShardId(0), kind }];
+            feed.publish(Commit { previous: start.plus(lsn), changes });
+            assert_eq!(quick.next().await.unwrap().previous, start.plus(lsn));
+        }
+        let mut heard = 0;
+        while let Some(commit) = slow.next().await {
+            assert_eq!(commit.previous, start.plus(heard), "no gap before the end");
+            heard += 1;
+        }
+        assert!((60..64).contains(&heard), "{heard}");
+        let mut later = feed.subscribe().unwrap();
+        assert_eq!(later.start, start.plus(70));
+        feed.lose();
+        assert!(later.next().await.is_none() && quick.next().await.is_none());
     }
 }

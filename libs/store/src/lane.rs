@@ -1,14 +1,15 @@
 //! Group commit: one ordered lane a database. While one batch commits, the next gathers; idle, a write waits for nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tao_model::{Change, Clock, Error, ObjectId, Position, Result, ShardId, Write, WriteOutcome};
+use tao_model::{Change, Clock, Error, ObjectId, Position, Result, ShardId, Value, Write, WriteOutcome};
 use tao_proto::convert;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
-use crate::backend::{Backend, Fault, LogRow, Rows, Wanted};
+use crate::backend::{Backend, Begun, Fault, LogRow, Rows, Wanted};
 use crate::batch::{Lasting, Overlay, want};
 use crate::feed::{Commit, Feed};
 use crate::store::WriteContext;
@@ -17,14 +18,17 @@ use crate::store::WriteContext;
 const MAX_BATCH: usize = 512;
 /// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
 const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// What a job without data counts for.
+const JOB_BYTES: usize = 64;
 /// How often an idle lane makes sure that nobody has taken the database over.
 pub(crate) const OWNER_CHECK: Duration = Duration::from_millis(250);
 /// How often what has expired is deleted.
 const EXPIRE: Duration = Duration::from_secs(10);
 /// Steps of a thousand rows each, at the most: more than a busy lane commits between two times, and no long pause for writers.
 const EXPIRE_STEPS: u32 = 10;
-/// How long the log is kept.
-const LOG_TTL_MS: u64 = 60 * 60 * 1_000;
+
+/// A job and about how many bytes it takes.
+pub(crate) type Queued = (Job, usize);
 
 /// What is asked of the lane.
 pub(crate) enum Job {
@@ -61,7 +65,8 @@ impl Job {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// About how many bytes of data it writes.
+    pub fn bytes(&self) -> usize {
         let data = match self {
             Self::Write(
                 Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. },
@@ -69,9 +74,14 @@ impl Job {
             ) => data,
             Self::Write(Write::ObjectUpdate { update, .. }, ..) => &update.set,
             Self::Write(Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. }, ..)
-            | Self::Allocate(..) => return 64,
+            | Self::Allocate(..) => return JOB_BYTES,
         };
-        tao_proto::data::encoded_len(data) + 64
+        let value = |value: &Value| match value {
+            Value::String(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Bool(_) | Value::Int64(_) | Value::Double(_) | Value::Timestamp(..) => 8,
+        };
+        data.iter().map(|(name, v)| name.len() + value(v) + 8).sum::<usize>() + JOB_BYTES
     }
 }
 
@@ -80,12 +90,16 @@ pub(crate) struct Lane {
     pub backend: Arc<dyn Backend>,
     pub feed: Arc<Feed>,
     pub clock: Arc<dyn Clock>,
+    /// How long the log is kept.
+    pub log_ttl_ms: u64,
+    /// Bytes of the jobs that wait.
+    pub queued_bytes: Arc<AtomicUsize>,
     pub lasting: Lasting,
 }
 
 impl Lane {
     /// Runs until nobody can ask any more.
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Queued>) {
         let mut check = interval(OWNER_CHECK);
         let mut expire = interval(EXPIRE);
         let mut queue = Vec::with_capacity(MAX_BATCH);
@@ -127,7 +141,7 @@ impl Lane {
     async fn expire(&self) {
         let now = self.clock.now_ms();
         for _ in 0..EXPIRE_STEPS {
-            match self.backend.expire(now, now.saturating_sub(LOG_TTL_MS)).await {
+            match self.backend.expire(now, now.saturating_sub(self.log_ttl_ms)).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(fault) => return tracing::warn!(?fault, "can't delete what has expired"),
@@ -136,15 +150,15 @@ impl Lane {
     }
 
     /// Commits a queue, in as many batches as its bytes need.
-    async fn take(&mut self, queue: &mut Vec<Job>) {
+    async fn take(&mut self, queue: &mut Vec<Queued>) {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for job in queue.drain(..) {
+        for (job, size) in queue.drain(..) {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             if job.is_late() {
                 job.fail(Error::DeadlineExceeded { not_applied: true });
                 continue;
             }
-            let size = job.bytes();
             if bytes + size > MAX_BATCH_BYTES && !batch.is_empty() {
                 self.commit(std::mem::take(&mut batch)).await;
                 bytes = 0;
@@ -185,16 +199,19 @@ impl Lane {
     async fn recover(&self) {
         self.feed.lose();
         // Holding the log's end: a commit that is still under way is waited for.
-        if let Ok((head, _transaction)) = self.backend.begin().await {
+        if let Ok(begun) = self.backend.begin().await {
             self.feed.confirm();
-            self.feed.resume(head);
+            self.feed.resume(begun.head);
         }
     }
 
     async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
-        let (head, mut transaction) = self.backend.begin().await?;
+        let Begun { head, shards_version, mut transaction } = self.backend.begin().await?;
         self.feed.confirm();
         self.feed.resume(head);
+        if self.lasting.shards.is_stale(shards_version) {
+            self.lasting.shards.update(shards_version, &transaction.shards().await?);
+        }
         self.lasting.forget_some_types();
         let mut wanted = Wanted::default();
         for job in batch {
@@ -223,12 +240,13 @@ impl Lane {
         transaction.write(&back).await?;
         transaction.commit().await?;
         for (shard, until) in back.leases {
-            self.lasting.generators[shard.0 as usize].1 = until;
+            self.lasting.shards.leased(shard, until);
         }
         for (id, row) in back.objects {
-            if let Some(row) = row {
-                self.lasting.types.insert(id, row.otype);
-            }
+            match row {
+                Some(row) => self.lasting.types.insert(id, row.otype),
+                None => self.lasting.types.remove(&id),
+            };
         }
         if !changes.is_empty() {
             self.feed.publish(Commit { previous: head, changes });
@@ -266,12 +284,14 @@ impl Wanted {
             all.dedup();
         }
         unique(&mut self.objects);
+        unique(&mut self.types);
         unique(&mut self.assocs);
         unique(&mut self.counts);
         unique(&mut self.outcomes);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.assocs.is_empty() && self.counts.is_empty() && self.outcomes.is_empty()
+        let Self { objects, types, assocs, counts, outcomes } = self;
+        objects.is_empty() && types.is_empty() && assocs.is_empty() && counts.is_empty() && outcomes.is_empty()
     }
 }

@@ -8,10 +8,13 @@ pub mod conformance;
 mod edges;
 mod feed;
 mod lane;
+#[cfg(test)]
+mod lane_tests;
 mod memory;
 mod open;
 mod postgres;
 mod rows;
+mod shards;
 mod sqlite;
 mod store;
 mod working;

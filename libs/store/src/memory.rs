@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, ObjectId, Position, ShardId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
-    AssocRow, Backend, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, Transaction, Wanted, WriteBack,
+    AssocRow, Backend, Begun, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, ShardRow, Transaction, Wanted,
+    WriteBack,
 };
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
@@ -27,12 +28,14 @@ pub(crate) struct MemoryBackend {
     state: Arc<Mutex<State>>,
     /// Held by the transaction.
     writer: Arc<AsyncMutex<()>>,
+    /// All of them are served.
+    shards: u32,
 }
 
 impl MemoryBackend {
-    pub fn new(head: Position) -> Self {
+    pub fn new(head: Position, shards: u32) -> Self {
         let state = State { head, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), writer: Arc::default() }
+        Self { state: Arc::new(Mutex::new(state)), writer: Arc::default(), shards }
     }
 }
 
@@ -54,10 +57,12 @@ fn edge((key, row): (&EdgeKey, &AssocRow)) -> Edge {
 
 #[async_trait]
 impl Backend for MemoryBackend {
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
+    async fn begin(&self) -> Result<Begun, Fault> {
         let writer = self.writer.clone().lock_owned().await;
         let head = self.state.lock().head;
-        Ok((head, Box::new(MemoryTransaction { state: self.state.clone(), back: Vec::new(), _writer: writer })))
+        let (state, shards) = (self.state.clone(), self.shards);
+        let transaction = Box::new(MemoryTransaction { state, shards, back: Vec::new(), _writer: writer });
+        Ok(Begun { head, shards_version: 0, transaction })
     }
 
     async fn is_owner(&self) -> Result<bool, Fault> {
@@ -106,14 +111,16 @@ impl Backend for MemoryBackend {
         (id1, atype): ListKey,
         id2s: &[ObjectId],
         (low, high): (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault> {
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault> {
         let state = self.state.lock();
         let found = id2s.iter().filter_map(|id2| {
             let row = state.assocs.get(&AssocRef { id1, atype, id2: *id2 })?;
             Some((EdgeKey { time: row.time, id2: *id2 }, row))
         });
         let ordered: BTreeMap<_, _> = found.filter(|(key, _)| (low..=high).contains(&key.time)).collect();
-        Ok(AsOf { position: state.head, value: ordered.iter().map(|(key, row)| edge((key, row))).collect() })
+        let (edges, more) = cut(ordered.iter().map(|(key, row)| edge((key, row))), max_bytes);
+        Ok(AsOf { position: state.head, value: EdgePage { edges, more } })
     }
 
     async fn head(&self) -> Result<Position, Fault> {
@@ -125,6 +132,7 @@ impl Backend for MemoryBackend {
 
 struct MemoryTransaction {
     state: Arc<Mutex<State>>,
+    shards: u32,
     back: Vec<Change>,
     _writer: OwnedMutexGuard<()>,
 }
@@ -134,10 +142,16 @@ type Change = Box<dyn FnOnce(&mut State) + Send>;
 
 #[async_trait]
 impl Transaction for MemoryTransaction {
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
+        let row = |shard| ShardRow { shard: ShardId(shard), is_served: true, ids_until: 0 };
+        Ok((0..self.shards).map(row).collect())
+    }
+
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
         let state = self.state.lock();
         Ok(Rows {
             objects: wanted.objects.iter().filter_map(|k| Some((*k, state.objects.get(k)?.clone()))).collect(),
+            types: wanted.types.iter().filter_map(|k| Some((*k, state.objects.get(k)?.otype))).collect(),
             assocs: wanted.assocs.iter().filter_map(|k| Some((*k, state.assocs.get(k)?.clone()))).collect(),
             counts: wanted.counts.iter().filter_map(|k| Some((*k, *state.counts.get(k)?))).collect(),
             outcomes: wanted

@@ -8,7 +8,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, query};
-use tao_model::{Clock, ClusterId, ClusterInfo, IdGenerator, IdLayout, LogId, Position, Schema, ShardId, SystemClock};
+use tao_model::{Clock, ClusterId, ClusterInfo, IdLayout, LogId, Position, Schema, SystemClock};
 
 use crate::backend::Backend;
 use crate::batch::Lasting;
@@ -16,12 +16,17 @@ use crate::lane::OWNER_CHECK;
 use crate::memory::MemoryBackend;
 use crate::postgres::{self, PostgresBackend};
 use crate::rows::Columns;
+use crate::shards::Shards;
 use crate::sqlite::SqliteBackend;
 use crate::store::Store;
 use crate::working::Working;
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+
+const POSTGRES_CLUSTER: &str =
+    "SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster";
+const SQLITE_CLUSTER: &str = "SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster";
 
 /// What to open.
 #[derive(Clone)]
@@ -36,15 +41,18 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Connections to PostgreSQL, or readers of SQLite; at least 2.
     pub max_connections: u32,
-    /// When given, a database of another cluster is refused.
+    /// When given, a database of another cluster is refused, and an empty one too.
     pub expect_cluster: Option<ClusterId>,
+    /// How long the change log is kept.
+    pub log_retention: Duration,
 }
 
 impl OpenOptions {
-    /// With the machine's clock and 8 connections.
+    /// With the machine's clock, 8 connections, and a change log of one hour.
     pub fn new(url: impl Into<String>, schema: Arc<Schema>, layout: IdLayout) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { url: url.into(), schema, layout, clock, max_connections: 8, expect_cluster: None }
+        let log_retention = Duration::from_secs(60 * 60);
+        Self { url: url.into(), schema, layout, clock, max_connections: 8, expect_cluster: None, log_retention }
     }
 }
 
@@ -74,6 +82,9 @@ pub enum OpenError {
         /// The caller's.
         expected: ClusterId,
     },
+    /// Nobody's, where a cluster was expected.
+    #[error("the database is empty, and this configuration expects it to belong to cluster {0}")]
+    Empty(ClusterId),
     /// Ids are split otherwise.
     #[error(
         "the database's ids are laid out as {found} and this configuration says {expected} (time/shard/sequence bits, shards): the layout is fixed when a cluster is created"
@@ -92,34 +103,53 @@ pub enum OpenError {
 /// Opens a store, and runs its lane on the present runtime until it is closed.
 pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     let owner = random_name();
-    let (backend, info, leases): (Arc<dyn Backend>, _, _) = if options.url.starts_with("memory:") {
+    let (backend, info): Opened = if options.url.starts_with("memory:") {
         let info = ClusterInfo { cluster: random_cluster(), log: LogId(0), layout: options.layout };
         let epoch = options.clock.now_ms() / 1000;
-        (Arc::new(MemoryBackend::new(Position::new(epoch, 0))), info, HashMap::new())
+        (Arc::new(MemoryBackend::new(Position::new(epoch, 0), info.layout.shards())), info)
     } else if options.url.starts_with("sqlite:") {
-        open_sqlite(&options, owner).await?
+        open_sqlite_patiently(&options, owner).await?
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
         open_postgres(&options, owner).await?
     } else {
         return Err(OpenError::Url(options.url));
     };
     let head = backend.head().await.map_err(|_| OpenError::Corrupt("the log has no end"))?;
-    let now = options.clock.now_ms();
-    let generators = (0..info.layout.shards())
-        .map(|shard| {
-            let leased = leases.get(&i64::from(shard)).copied().unwrap_or(0);
-            (IdGenerator::new(info.layout, ShardId(shard), leased), leased)
-        })
-        .collect();
-    let turn = (now % u64::from(info.layout.shards())) as u32;
-    let lasting =
-        Lasting { schema: options.schema.clone(), layout: info.layout, generators, types: HashMap::new(), turn };
+    let shards = Shards::new(info.layout, options.clock.now_ms() as usize);
+    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new() };
     tracing::info!(cluster = %info.cluster, %head, "store opened");
     let readers = (options.max_connections as usize / 2).max(1);
-    Ok(Arc::new(Working::start(backend, info, head, options.clock, options.schema, lasting, readers)))
+    Ok(Arc::new(Working::start(backend, info, head, options, lasting, readers)))
 }
 
-type Opened = (Arc<dyn Backend>, ClusterInfo, HashMap<i64, u64>);
+type Opened = (Arc<dyn Backend>, ClusterInfo);
+
+/// Several that make one file at the same time get into each other's way, and not all of that can be waited for within SQLite.
+async fn open_sqlite_patiently(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
+    let mut left = 20;
+    loop {
+        let error = match open_sqlite(options, owner.clone()).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let database = match &error {
+            OpenError::Database(error) => error.as_database_error(),
+            OpenError::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                error.as_database_error()
+            }
+            _ => None,
+        };
+        // Busy in all its kinds; or the other has just made the same table.
+        let is_passing = database
+            .and_then(sqlx::error::DatabaseError::code)
+            .is_some_and(|code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 5 | 6)));
+        if left == 0 || !is_passing {
+            return Err(error);
+        }
+        left -= 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
 
 async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
     let file = options.url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -130,14 +160,21 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5))
         .pragma("cache_size", "-65536")
+        // 32 MiB: a batch touches pages all over the file, and each checkpoint writes and syncs them once more.
+        .pragma("wal_autocheckpoint", "8192")
         .foreign_keys(false);
     let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let writer = pool().max_connections(1).connect_with(connect.clone()).await?;
+    // Before anything is changed: it may be somebody else's.
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'cluster'";
+    let tables: i64 = query(sql).fetch_one(&writer).await?.try_get(0)?;
+    let row = if tables == 0 { None } else { query(SQLITE_CLUSTER).fetch_optional(&writer).await? };
+    check_before(options, row.as_ref())?;
     SQLITE.run(&writer).await.map_err(migrate_error)?;
     let readers = pool().max_connections(options.max_connections).connect_with(connect.read_only(true)).await?;
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
     let (bits, epoch) = (layout_numbers(options.layout), options.clock.now_ms() / 1000);
-    query("INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) VALUES (1, ?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")
+    let made = query("INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) VALUES (1, ?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")
         .bind(random_cluster().0.to_vec())
         .bind(bits[0])
         .bind(bits[1])
@@ -145,38 +182,46 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
         .bind(bits[3])
         .execute(&mut *transaction)
         .await?;
-    query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, ?1, 0, '') ON CONFLICT DO NOTHING")
-        .bind(epoch as i64)
-        .execute(&mut *transaction)
-        .await?;
-    query("WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n + 1 < ?1) \
-           INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) SELECT n, 1, 0, 0, 0 FROM s WHERE true ON CONFLICT DO NOTHING")
+    // A shard that has left since then does not come back by itself.
+    if made.rows_affected() == 1 {
+        query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, ?1, 0, '')")
+            .bind(epoch as i64)
+            .execute(&mut *transaction)
+            .await?;
+        query(
+            "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n + 1 < ?1) \
+               INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) SELECT n, 1, 0, 0, 0 FROM s",
+        )
         .bind(bits[3])
         .execute(&mut *transaction)
         .await?;
-    let row = query("SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster")
-        .fetch_one(&mut *transaction)
-        .await?;
-    let info = check_cluster(options, &row)?;
+    }
+    let info = check_cluster(options, &query(SQLITE_CLUSTER).fetch_one(&mut *transaction).await?)?;
     let before: String = query("SELECT owner FROM log_head").fetch_one(&mut *transaction).await?.try_get(0)?;
     query("UPDATE log_head SET owner = ?1").bind(&owner).execute(&mut *transaction).await?;
     transaction.commit().await?;
     outlive(&before).await;
-    let rows = query("SELECT shard, ids_until FROM shards").fetch_all(&readers).await?;
-    Ok((Arc::new(SqliteBackend { writer, readers, owner }), info, leases(&rows)?))
+    Ok((Arc::new(SqliteBackend { writer, readers, owner }), info))
 }
 
 async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
     let connect: PgConnectOptions = options.url.parse()?;
-    let pool = postgres::pool(connect, options.max_connections);
-    let version: i32 = query("SELECT current_setting('server_version_num')::int").fetch_one(&pool).await?.try_get(0)?;
+    let readers = postgres::pool(connect.clone(), options.max_connections.saturating_sub(1).max(1));
+    let writer = postgres::pool(connect, 1);
+    let sql = "SELECT current_setting('server_version_num')::int";
+    let version: i32 = query(sql).fetch_one(&writer).await?.try_get(0)?;
     if version < 150_000 {
         return Err(OpenError::OldPostgres(i64::from(version / 10_000)));
     }
-    POSTGRES.run(&pool).await.map_err(migrate_error)?;
-    let mut transaction = pool.begin().await?;
+    // Before anything is changed: it may be somebody else's.
+    let sql = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'cluster'";
+    let tables: i64 = query(sql).fetch_one(&writer).await?.try_get(0)?;
+    let row = if tables == 0 { None } else { query(POSTGRES_CLUSTER).fetch_optional(&writer).await? };
+    check_before(options, row.as_ref())?;
+    POSTGRES.run(&writer).await.map_err(migrate_error)?;
+    let mut transaction = writer.begin().await?;
     let (bits, epoch) = (layout_numbers(options.layout), options.clock.now_ms() / 1000);
-    query(
+    let made = query(
         "INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) \
            VALUES (1, $1, 0, $2::bigint, $3::bigint, $4::bigint, $5::bigint) ON CONFLICT DO NOTHING",
     )
@@ -187,28 +232,27 @@ async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, O
     .bind(bits[3])
     .execute(&mut *transaction)
     .await?;
-    query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, $1, 0, '') ON CONFLICT DO NOTHING")
-        .bind(epoch as i64)
+    // A shard that has left since then does not come back by itself.
+    if made.rows_affected() == 1 {
+        query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, $1, 0, '')")
+            .bind(epoch as i64)
+            .execute(&mut *transaction)
+            .await?;
+        query(
+            "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
+               SELECT n, 1, 0, 0, 0 FROM generate_series(0, $1::bigint - 1) n",
+        )
+        .bind(bits[3])
         .execute(&mut *transaction)
         .await?;
-    query(
-        "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
-           SELECT n, 1, 0, 0, 0 FROM generate_series(0, $1::bigint - 1) n ON CONFLICT DO NOTHING",
-    )
-    .bind(bits[3])
-    .execute(&mut *transaction)
-    .await?;
-    let row = query("SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster")
-        .fetch_one(&mut *transaction)
-        .await?;
-    let info = check_cluster(options, &row)?;
+    }
+    let info = check_cluster(options, &query(POSTGRES_CLUSTER).fetch_one(&mut *transaction).await?)?;
     let before: String =
         query("SELECT owner FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?.try_get(0)?;
     query("UPDATE log_head SET owner = $1").bind(&owner).execute(&mut *transaction).await?;
     transaction.commit().await?;
     outlive(&before).await;
-    let rows = query("SELECT shard::bigint, ids_until FROM shards").fetch_all(&pool).await?;
-    Ok((Arc::new(PostgresBackend { pool, owner }), info, leases(&rows)?))
+    Ok((Arc::new(PostgresBackend { writer, readers, owner }), info))
 }
 
 /// Whoever owned the database, and did not give it up, must have noticed that it lost it before anything is committed: until then
@@ -225,11 +269,20 @@ fn layout_numbers(layout: IdLayout) -> [i64; 4] {
     [i64::from(time), i64::from(shard), i64::from(sequence), i64::from(layout.shards())]
 }
 
+/// What a database says of itself before it is touched; nothing when it is empty.
+fn check_before(options: &OpenOptions, row: Option<&impl Columns>) -> Result<(), OpenError> {
+    match (row, options.expect_cluster) {
+        (Some(row), _) => check_cluster(options, row).map(drop),
+        (None, Some(expected)) => Err(OpenError::Empty(expected)),
+        (None, None) => Ok(()),
+    }
+}
+
 /// Columns: id, log, bits of time, shard and sequence, shards.
 fn check_cluster(options: &OpenOptions, row: &impl Columns) -> Result<ClusterInfo, OpenError> {
-    let id = row.bytes(0)?.try_into().map_err(|_| OpenError::Corrupt("its cluster id has not 16 bytes"))?;
-    let (cluster, log) = (ClusterId(id), LogId(row.int(1)? as u32));
+    let (id, log) = (row.bytes(0)?, LogId(row.int(1)? as u32));
     let numbers = [row.int(2)?, row.int(3)?, row.int(4)?, row.int(5)?];
+    let cluster = ClusterId(id.try_into().map_err(|_: Vec<u8>| OpenError::Corrupt("its cluster id has not 16 bytes"))?);
     if let Some(expected) = options.expect_cluster.filter(|expected| *expected != cluster) {
         return Err(OpenError::OtherCluster { found: cluster, expected });
     }
@@ -239,11 +292,6 @@ fn check_cluster(options: &OpenOptions, row: &impl Columns) -> Result<ClusterInf
         return Err(OpenError::OtherLayout { found: show(numbers), expected: show(expected) });
     }
     Ok(ClusterInfo { cluster, log, layout: options.layout })
-}
-
-/// Up to where each shard's ids are leased. Columns: shard, ids_until.
-fn leases(rows: &[impl Columns]) -> Result<HashMap<i64, u64>, sqlx::Error> {
-    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)? as u64))).collect()
 }
 
 fn migrate_error(error: MigrateError) -> OpenError {

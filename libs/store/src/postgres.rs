@@ -7,18 +7,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, query};
-use tao_model::{Edge, EdgeTime, ObjectId, Position};
+use tao_model::{EdgeTime, ObjectId, Position};
 
-use crate::backend::{Backend, Fault, ListKey, ObjectRow, Rows, Transaction, Wanted, WriteBack};
-use crate::rows::{self, fault, stored};
+use crate::backend::{Backend, Begun, Fault, ListKey, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack};
+use crate::rows::{self, Columns as _, stored};
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
 /// Until a connection is had.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
 pub(crate) struct PostgresBackend {
-    pub pool: PgPool,
+    /// One connection, so that writes never wait behind reads.
+    pub writer: PgPool,
+    pub readers: PgPool,
     pub owner: String,
+}
+
+/// What an error means. Codes: shutting down, crashed or starting up; connection exceptions; out of connections or space; a standby.
+fn fault(error: &sqlx::Error) -> Fault {
+    rows::fault(error, |code| {
+        code.starts_with("57P") || code.starts_with("08") || code.starts_with("53") || code == "25006"
+    })
 }
 
 /// Opens connections as they are needed. Each commit is durable when it is acknowledged, whatever the server's default is.
@@ -32,21 +41,22 @@ pub(crate) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
         .connect_lazy_with(options)
 }
 
-impl PostgresBackend {
-    /// Tries again while the pool holds connections that broke without its knowing, as after a restart of the server.
-    async fn retried<T, F: Future<Output = Result<T, sqlx::Error>>>(&self, run: impl Fn() -> F) -> Result<T, Fault> {
-        let mut left = self.pool.size() + 1;
-        loop {
-            match run().await {
-                Ok(value) => return Ok(value),
-                Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Database(_))) if left > 0 => {
-                    if fault(&error) != Fault::Unreachable {
-                        return Err(Fault::Refused);
-                    }
-                    left -= 1;
+/// Tries again while the pool holds connections that broke without its knowing, as after a restart of the server.
+async fn retried<T, F>(pool: &PgPool, run: impl Fn() -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let mut left = pool.size() + 1;
+    loop {
+        match run().await {
+            Ok(value) => return Ok(value),
+            Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Database(_))) if left > 0 => {
+                if fault(&error) != Fault::Unreachable {
+                    return Err(Fault::Refused);
                 }
-                Err(error) => return Err(fault(&error)),
+                left -= 1;
             }
+            Err(error) => return Err(fault(&error)),
         }
     }
 }
@@ -57,24 +67,23 @@ fn ids(ids: &[ObjectId]) -> Vec<i64> {
 
 #[async_trait]
 impl Backend for PostgresBackend {
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
-        let (transaction, row) = self
-            .retried(async || {
-                let mut transaction = self.pool.begin().await?;
-                let row = query("UPDATE log_head SET lsn = lsn WHERE owner = $1 RETURNING epoch, lsn")
-                    .bind(&self.owner)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-                Ok((transaction, row))
-            })
-            .await?;
-        let position = rows::position(&row.ok_or(Fault::Fenced)?, 0).map_err(|e| fault(&e))?;
-        Ok((position, Box::new(PostgresTransaction(transaction))))
+    async fn begin(&self) -> Result<Begun, Fault> {
+        let (transaction, row) = retried(&self.writer, async || {
+            let mut transaction = self.writer.begin().await?;
+            let sql = "UPDATE log_head SET lsn = lsn WHERE owner = $1 RETURNING epoch, lsn, shards_version";
+            let row = query(sql).bind(&self.owner).fetch_optional(&mut *transaction).await?;
+            Ok((transaction, row))
+        })
+        .await?;
+        let row = row.ok_or(Fault::Fenced)?;
+        let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
+        let shards_version = row.int(2).map_err(|e| fault(&e))?;
+        Ok(Begun { head, shards_version, transaction: Box::new(PostgresTransaction(transaction)) })
     }
 
     async fn is_owner(&self) -> Result<bool, Fault> {
         let row = query("SELECT 1 FROM log_head WHERE owner = $1").bind(&self.owner);
-        row.fetch_optional(&self.pool).await.map(|row| row.is_some()).map_err(|e| fault(&e))
+        row.fetch_optional(&self.writer).await.map(|row| row.is_some()).map_err(|e| fault(&e))
     }
 
     async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault> {
@@ -90,7 +99,7 @@ impl Backend for PostgresBackend {
                 log_before_ms,
             ),
         ] {
-            let done = query(sql).bind(before as i64).execute(&self.pool).await.map_err(|e| fault(&e))?;
+            let done = query(sql).bind(before as i64).execute(&self.writer).await.map_err(|e| fault(&e))?;
             more |= done.rows_affected() >= 1000;
         }
         Ok(more)
@@ -100,7 +109,7 @@ impl Backend for PostgresBackend {
         let wanted = ids(wanted);
         let sql = "SELECT h.epoch, h.lsn, o.id, o.otype::bigint, o.version, o.created_ms, o.updated_ms, o.data \
                    FROM log_head h LEFT JOIN objects o ON o.id = ANY($1)";
-        let rows = self.retried(|| query(sql).bind(&wanted).fetch_all(&self.pool)).await?;
+        let rows = retried(&self.readers, || query(sql).bind(&wanted).fetch_all(&self.readers)).await?;
         rows::objects(&rows).map_err(|e| fault(&e))
     }
 
@@ -113,64 +122,65 @@ impl Backend for PostgresBackend {
                    ORDER BY a.time DESC, a.id2 DESC";
         let run = || {
             let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(newest as i64).bind(max_bytes as i64);
-            query.fetch_all(&self.pool)
+            query.fetch_all(&self.readers)
         };
-        rows::list(&self.retried(run).await?).map_err(|e| fault(&e))
+        rows::list(&retried(&self.readers, run).await?).map_err(|e| fault(&e))
     }
 
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
-                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = $1 AND atype = $2 AND time BETWEEN $3 AND $4 \
-                             AND (time, id2) < ($5, $6) ORDER BY time DESC, id2 DESC OFFSET $7 LIMIT $8) n) a ON a.bytes <= $9 \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = $1 AND atype = $2 AND time >= $3 \
+                             AND (time, id2) < ($4, $5) ORDER BY time DESC, id2 DESC OFFSET $6 LIMIT $7) n) a ON a.bytes <= $8 \
                    ORDER BY a.time DESC, a.id2 DESC";
-        let (time, id2) = scan.after.map_or((i64::MAX, i64::MAX), |k| (i64::from(k.time), k.id2.get()));
+        let (time, id2) = scan.below();
         let run = || {
             query(sql)
                 .bind(scan.id1.get())
                 .bind(scan.atype.0 as i32)
                 .bind(i64::from(scan.low))
-                .bind(i64::from(scan.high))
                 .bind(time)
                 .bind(id2)
                 .bind(scan.offset as i64)
                 .bind(scan.limit as i64 + 1)
-                // One edge more than fits, so that it is known that more follow.
-                .bind((max_bytes + tao_model::limits::MAX_DATA + 64) as i64)
-                .fetch_all(&self.pool)
+                .bind((max_bytes + rows::ONE_MORE) as i64)
+                .fetch_all(&self.readers)
         };
-        rows::page(&self.retried(run).await?, scan.limit, max_bytes).map_err(|e| fault(&e))
+        rows::page(&retried(&self.readers, run).await?, scan.limit, max_bytes).map_err(|e| fault(&e))
     }
 
     async fn edges(
         &self,
         (id1, atype): ListKey,
         id2s: &[ObjectId],
-        times: (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault> {
+        (low, high): (EdgeTime, EdgeTime),
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
-                   LEFT JOIN assocs a ON a.id1 = $1 AND a.atype = $2 AND a.id2 = ANY($3) AND a.time BETWEEN $4 AND $5 \
+                   LEFT JOIN (SELECT id2, time, data, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM assocs WHERE id1 = $1 AND atype = $2 AND id2 = ANY($3) AND time BETWEEN $4 AND $5) a ON a.bytes <= $6 \
                    ORDER BY a.time DESC, a.id2 DESC";
         let id2s = ids(id2s);
-        let (low, high) = times;
         let run = || {
-            let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(&id2s);
-            query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.pool)
+            let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(&id2s).bind(i64::from(low));
+            query.bind(i64::from(high)).bind((max_bytes + rows::ONE_MORE) as i64).fetch_all(&self.readers)
         };
-        rows::edges(&self.retried(run).await?).map_err(|e| fault(&e))
+        rows::page(&retried(&self.readers, run).await?, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
     async fn head(&self) -> Result<Position, Fault> {
-        let row = self.retried(|| query("SELECT epoch, lsn FROM log_head").fetch_one(&self.pool)).await?;
+        let head = || query("SELECT epoch, lsn FROM log_head").fetch_one(&self.readers);
+        let row = retried(&self.readers, head).await?;
         rows::position(&row, 0).map_err(|e| fault(&e))
     }
 
     async fn close(&self) {
         let release = query("UPDATE log_head SET owner = '' WHERE owner = $1").bind(&self.owner);
-        if let Err(error) = release.execute(&self.pool).await {
+        if let Err(error) = release.execute(&self.writer).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "can't give the database up");
         }
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 
@@ -178,6 +188,12 @@ struct PostgresTransaction(sqlx::Transaction<'static, Postgres>);
 
 #[async_trait]
 impl Transaction for PostgresTransaction {
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
+        let query = query("SELECT shard::bigint, state::bigint, ids_until FROM shards");
+        let found = query.fetch_all(&mut *self.0).await.map_err(|e| fault(&e))?;
+        found.iter().map(rows::shard).collect::<Result<_, _>>().map_err(|e| fault(&e))
+    }
+
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
         load(&mut self.0, wanted).await.map_err(|e| fault(&e))
     }
@@ -200,6 +216,12 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
         let sql = "SELECT id, otype::bigint, version, created_ms, updated_ms, data FROM objects WHERE id = ANY($1)";
         for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
             found.objects.extend([rows::object(&row, 0)?]);
+        }
+    }
+    if !wanted.types.is_empty() {
+        let sql = "SELECT id, otype::bigint FROM objects WHERE id = ANY($1)";
+        for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
+            found.types.extend([rows::otype(&row)?]);
         }
     }
     if !wanted.assocs.is_empty() {

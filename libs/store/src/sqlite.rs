@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, query};
-use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, EdgeTime, ObjectId, Position};
 
-use crate::backend::{AssocRow, Backend, Fault, ListKey, ObjectRow, Rows, Transaction, Wanted, WriteBack};
-use crate::rows::{self, fault, stored};
+use crate::backend::{
+    AssocRow, Backend, Begun, Fault, ListKey, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
+};
+use crate::rows::{self, Columns as _, stored};
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
@@ -16,6 +18,11 @@ pub(crate) struct SqliteBackend {
     pub writer: SqlitePool,
     pub readers: SqlitePool,
     pub owner: String,
+}
+
+/// What an error means. Codes: busy, locked, read-only, input/output, full, can't open; extended codes have those in their low byte.
+fn fault(error: &sqlx::Error) -> Fault {
+    rows::fault(error, |code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)))
 }
 
 /// A JSON array of rows of integers, each with a blob in hexadecimal at its end where there is one.
@@ -62,12 +69,13 @@ fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
 
 #[async_trait]
 impl Backend for SqliteBackend {
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
+    async fn begin(&self) -> Result<Begun, Fault> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
-        let row = query("SELECT epoch, lsn FROM log_head WHERE owner = ?1").bind(&self.owner);
+        let row = query("SELECT epoch, lsn, shards_version FROM log_head WHERE owner = ?1").bind(&self.owner);
         let row = row.fetch_optional(&mut *transaction).await.map_err(|e| fault(&e))?.ok_or(Fault::Fenced)?;
-        let position = rows::position(&row, 0).map_err(|e| fault(&e))?;
-        Ok((position, Box::new(SqliteTransaction(transaction))))
+        let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
+        let shards_version = row.int(2).map_err(|e| fault(&e))?;
+        Ok(Begun { head, shards_version, transaction: Box::new(SqliteTransaction(transaction)) })
     }
 
     async fn is_owner(&self) -> Result<bool, Fault> {
@@ -116,21 +124,19 @@ impl Backend for SqliteBackend {
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
-                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 AND time BETWEEN ?3 AND ?4 \
-                             AND (time, id2) < (?5, ?6) ORDER BY time DESC, id2 DESC LIMIT ?8 OFFSET ?7) n) a ON a.bytes <= ?9 \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 AND time >= ?3 \
+                             AND (time, id2) < (?4, ?5) ORDER BY time DESC, id2 DESC LIMIT ?7 OFFSET ?6) n) a ON a.bytes <= ?8 \
                    ORDER BY a.time DESC, a.id2 DESC";
-        let (time, id2) = scan.after.map_or((i64::MAX, i64::MAX), |k| (i64::from(k.time), k.id2.get()));
+        let (time, id2) = scan.below();
         let rows = query(sql)
             .bind(scan.id1.get())
             .bind(i64::from(scan.atype.0))
             .bind(i64::from(scan.low))
-            .bind(i64::from(scan.high))
             .bind(time)
             .bind(id2)
             .bind(scan.offset as i64)
             .bind(scan.limit as i64 + 1)
-            // One edge more than fits, so that it is known that more follow.
-            .bind((max_bytes + tao_model::limits::MAX_DATA + 64) as i64)
+            .bind((max_bytes + rows::ONE_MORE) as i64)
             .fetch_all(&self.readers)
             .await
             .map_err(|e| fault(&e))?;
@@ -142,14 +148,16 @@ impl Backend for SqliteBackend {
         (id1, atype): ListKey,
         id2s: &[ObjectId],
         (low, high): (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault> {
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
-                   LEFT JOIN assocs a ON a.id1 = ?1 AND a.atype = ?2 AND a.id2 IN (SELECT value FROM json_each(?3)) \
-                   AND a.time BETWEEN ?4 AND ?5 ORDER BY a.time DESC, a.id2 DESC";
-        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s));
-        let rows =
-            query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
-        rows::edges(&rows).map_err(|e| fault(&e))
+                   LEFT JOIN (SELECT id2, time, data, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM assocs WHERE id1 = ?1 AND atype = ?2 AND id2 IN (SELECT value FROM json_each(?3)) \
+                       AND time BETWEEN ?4 AND ?5) a ON a.bytes <= ?6 ORDER BY a.time DESC, a.id2 DESC";
+        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s)).bind(i64::from(low));
+        let query = query.bind(i64::from(high)).bind((max_bytes + rows::ONE_MORE) as i64);
+        let rows = query.fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::page(&rows, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
     async fn head(&self) -> Result<Position, Fault> {
@@ -171,6 +179,12 @@ struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
+        let query = query("SELECT shard, state, ids_until FROM shards");
+        let found = query.fetch_all(&mut *self.0).await.map_err(|e| fault(&e))?;
+        found.iter().map(rows::shard).collect::<Result<_, _>>().map_err(|e| fault(&e))
+    }
+
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
         load(&mut self.0, wanted).await.map_err(|e| fault(&e))
     }
@@ -194,6 +208,12 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
                    CROSS JOIN objects o ON o.id = w.value";
         for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
             found.objects.extend([rows::object(&row, 0)?]);
+        }
+    }
+    if !wanted.types.is_empty() {
+        let sql = "SELECT o.id, o.otype FROM json_each(?1) w CROSS JOIN objects o ON o.id = w.value";
+        for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
+            found.types.extend([rows::otype(&row)?]);
         }
     }
     if !wanted.assocs.is_empty() {

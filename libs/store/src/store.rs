@@ -55,6 +55,14 @@ pub struct Scan {
     pub high: EdgeTime,
 }
 
+impl Scan {
+    /// What (time, id2) of its edges lie below. One bound for both `after` and `high`, so that an index is entered at the right place.
+    pub(crate) fn below(&self) -> (i64, i64) {
+        let newest = (i64::from(self.high) + 1, 0);
+        self.after.map_or(newest, |key| newest.min((i64::from(key.time), key.id2.get())))
+    }
+}
+
 /// What comes with a write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteContext {

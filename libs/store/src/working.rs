@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    Clock, ClusterInfo, Edge, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
+    ClusterInfo, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -17,11 +18,14 @@ use tokio::task::JoinHandle;
 use crate::backend::{Backend, Fault, ObjectRow};
 use crate::batch::{Lasting, encode_object};
 use crate::feed::{Feed, Subscription};
-use crate::lane::{Job, Lane, error};
+use crate::lane::{Job, Lane, Queued, error};
+use crate::open::OpenOptions;
 use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
 
 /// Writes that may wait for the lane, and reads of objects for a connection.
 const MAX_QUEUED: usize = 16 * 1024;
+/// About how many bytes of data may wait for the lane.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Objects that are read in one statement.
 const MAX_GATHERED: usize = 1_000;
 
@@ -35,7 +39,8 @@ pub(crate) struct Working {
     schema: Arc<Schema>,
     feed: Arc<Feed>,
     /// Taken at the end, so that the lane finishes what is queued and stops.
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: Mutex<Option<mpsc::Sender<Queued>>>,
+    queued_bytes: Arc<AtomicUsize>,
     lane: Mutex<Option<JoinHandle<()>>>,
     asks: mpsc::Sender<ObjectsAsk>,
 }
@@ -45,32 +50,58 @@ impl Working {
         backend: Arc<dyn Backend>,
         info: ClusterInfo,
         head: Position,
-        clock: Arc<dyn Clock>,
-        schema: Arc<Schema>,
+        options: OpenOptions,
         lasting: Lasting,
         readers: usize,
     ) -> Self {
         let feed = Arc::new(Feed::new(head));
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let lane = Lane { backend: backend.clone(), feed: feed.clone(), clock, lasting };
+        let OpenOptions { clock, schema, log_retention, .. } = options;
+        let queued_bytes = Arc::<AtomicUsize>::default();
+        let log_ttl_ms = log_retention.as_millis() as u64;
+        let lane = Lane {
+            backend: backend.clone(),
+            feed: feed.clone(),
+            clock,
+            log_ttl_ms,
+            queued_bytes: queued_bytes.clone(),
+            lasting,
+        };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);
         let queue = Arc::new(AsyncMutex::new(queue));
         for _ in 0..readers {
             tokio::spawn(gather(backend.clone(), queue.clone()));
         }
-        Self { backend, info, schema, feed, jobs: Mutex::new(Some(jobs)), lane: Mutex::new(Some(lane)), asks }
+        Self {
+            backend,
+            info,
+            schema,
+            feed,
+            jobs: Mutex::new(Some(jobs)),
+            queued_bytes,
+            lane: Mutex::new(Some(lane)),
+            asks,
+        }
     }
 
     fn enqueue(&self, job: Job) -> Result<()> {
         let jobs = self.jobs.lock();
         let jobs = jobs.as_ref().ok_or_else(|| Error::unavailable("the storage shard is stopping"))?;
-        jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded {
-                what: format!("{MAX_QUEUED} writes are waiting for the database"),
-                retry_after: Duration::from_millis(100),
-            },
-            mpsc::error::TrySendError::Closed(_) => Error::unavailable("the storage shard is stopping"),
+        let bytes = job.bytes();
+        let overloaded = |what| Error::Overloaded { what, retry_after: Duration::from_millis(100) };
+        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(overloaded(format!("{MAX_QUEUED_BYTES} bytes of writes are waiting for the database")));
+        }
+        jobs.try_send((job, bytes)).map_err(|error| {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    overloaded(format!("{MAX_QUEUED} writes are waiting for the database"))
+                }
+                mpsc::error::TrySendError::Closed(_) => Error::unavailable("the storage shard is stopping"),
+            }
         })
     }
 
@@ -146,16 +177,7 @@ impl Store for Working {
         low: EdgeTime,
         high: EdgeTime,
     ) -> Result<AsOf<EdgePage>> {
-        let AsOf { position, value } = self.backend.edges((id1, atype), id2s, (low, high)).await.map_err(error)?;
-        let mut bytes = 0;
-        let fits = |edge: &Edge| {
-            bytes += edge.data.len() + 32;
-            bytes <= MAX_ANSWER
-        };
-        let total = value.len();
-        let edges: Vec<Edge> = value.into_iter().take_while(fits).collect();
-        let more = edges.len() < total;
-        Ok(AsOf { position, value: EdgePage { edges, more } })
+        self.backend.edges((id1, atype), id2s, (low, high), MAX_ANSWER).await.map_err(error)
     }
 
     async fn write(&self, write: Write, context: WriteContext) -> Result<WriteOutcome> {
