@@ -393,6 +393,16 @@ pub enum Step {
     DeleteObject(ObjectId),
 }
 
+impl Step {
+    /// Whether the log that does it orders a pair of edges, and may have to leave an intent for the inverse.
+    pub const fn is_ordering(&self) -> bool {
+        match self {
+            Self::Put { both, .. } | Self::Remove { both, .. } => *both,
+            Self::DeleteObject(_) => false,
+        }
+    }
+}
+
 /// An intent that is not known to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
@@ -400,6 +410,8 @@ pub struct Pending {
     pub shard: ShardId,
     /// Its place: it is done when everything up to here is that goes to that log.
     pub position: Position,
+    /// Whether that log may leave something to yet another, or to this one, in turn.
+    pub more: bool,
 }
 
 /// What a write has done.

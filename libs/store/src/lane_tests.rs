@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tao_model::{
-    ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, TypeId,
-    Value, Write,
+    ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, ShardId,
+    TypeId, Value, Write,
 };
 use tokio::sync::Semaphore;
 
@@ -17,7 +17,7 @@ use crate::batch::Lasting;
 use crate::memory::MemoryBackend;
 use crate::open::OpenOptions;
 use crate::shards::Shards;
-use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 use crate::working::Working;
 
 const START: Position = Position::new(1_900_000_000, 0);
@@ -100,6 +100,14 @@ impl Backend for Shared {
         max_bytes: usize,
     ) -> Result<AsOf<EdgePage>, Fault> {
         self.0.memory.edges(key, id2s, times, max_bytes).await
+    }
+
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        self.0.memory.intents(shards, after, limit).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        self.0.memory.intents_waiting().await
     }
 
     async fn head(&self) -> Result<Position, Fault> {

@@ -1,12 +1,15 @@
 //! Durable storage: one log a database, group commit, reads that know their position. PostgreSQL and SQLite through sqlx, and memory
 //! for simulations; all behind [`Store`], all passing [`conformance`].
 
+mod atomic;
 mod backend;
 mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod edges;
 mod feed;
+mod intents;
+mod intents_sql;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
@@ -17,8 +20,9 @@ mod rows;
 mod shards;
 mod sqlite;
 mod store;
+mod undo;
 mod working;
 
 pub use feed::{Commit, Subscription};
 pub use open::{OpenError, OpenOptions, open};
-pub use store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};

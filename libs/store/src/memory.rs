@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, ObjectId, Position, ShardId};
+use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, ShardId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
     AssocRow, Backend, Begun, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, ShardRow, Transaction, Wanted,
     WriteBack,
 };
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::intents::{Delivered, IntentRow};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, StoredIntent};
 
 #[derive(Default)]
 struct State {
@@ -22,6 +23,9 @@ struct State {
     lists: HashMap<ListKey, BTreeMap<EdgeKey, AssocRow>>,
     counts: HashMap<ListKey, CountRow>,
     outcomes: HashMap<String, OutcomeRow>,
+    /// How many were made, and those that are not deleted.
+    intents: (u64, BTreeMap<Position, IntentRow>),
+    done: HashMap<LogId, Position>,
 }
 
 pub(crate) struct MemoryBackend {
@@ -123,6 +127,23 @@ impl Backend for MemoryBackend {
         Ok(AsOf { position: state.head, value: EdgePage { edges, more } })
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let state = self.state.lock();
+        let found = state.intents.1.values().filter(|row| row.position > after && shards.contains(&row.shard));
+        let intents = found.take(limit).map(|row| StoredIntent {
+            position: row.position,
+            shard: row.shard,
+            payload: row.payload.clone().into(),
+        });
+        Ok(IntentPage { head: Position::new(state.head.epoch, state.intents.0), intents: intents.collect() })
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let rows = &self.state.lock().intents.1;
+        let oldest_ms = rows.first_key_value().map(|(_, row)| row.created_ms);
+        Ok(IntentsWaiting { count: rows.len() as u64, oldest_ms })
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         Ok(self.state.lock().head)
     }
@@ -159,6 +180,8 @@ impl Transaction for MemoryTransaction {
                 .iter()
                 .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
                 .collect(),
+            intents: state.intents.0,
+            done: wanted.done.iter().filter_map(|k| Some((*k, *state.done.get(k)?))).collect(),
         })
     }
 
@@ -167,6 +190,7 @@ impl Transaction for MemoryTransaction {
         let assocs = write.assocs.clone();
         let counts = write.counts.clone();
         let outcomes = write.outcomes.clone();
+        let (intents, done, delivered) = (write.intents.clone(), write.done.clone(), write.delivered.clone());
         let head = write.log.as_ref().map(|log| log.last);
         self.back.push(Box::new(move |state| {
             for (id, row) in objects {
@@ -180,6 +204,8 @@ impl Transaction for MemoryTransaction {
             }
             state.counts.extend(counts);
             state.outcomes.extend(outcomes);
+            state.done.extend(done);
+            state.keep_intents(intents, &delivered);
             state.head = head.unwrap_or(state.head);
         }));
         Ok(())
@@ -193,6 +219,13 @@ impl Transaction for MemoryTransaction {
 }
 
 impl State {
+    fn keep_intents(&mut self, made: Vec<IntentRow>, delivered: &[Delivered]) {
+        let (count, rows) = &mut self.intents;
+        *count += made.len() as u64;
+        rows.extend(made.into_iter().map(|row| (row.position, row)));
+        rows.retain(|at, row| !delivered.iter().any(|d| *at <= d.up_to && d.shards.contains(row.shard)));
+    }
+
     fn put(&mut self, at: AssocRef, row: Option<AssocRow>) {
         let list = self.lists.entry((at.id1, at.atype)).or_default();
         if let Some(old) = self.assocs.remove(&at) {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, query};
-use tao_model::{EdgeTime, ObjectId, Position};
+use tao_model::{EdgeTime, ObjectId, Position, ShardId};
 
 use crate::backend::{Backend, Begun, Fault, ListKey, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack};
+use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 /// Until a connection is had.
 const ACQUIRE: Duration = Duration::from_secs(2);
@@ -168,6 +169,15 @@ impl Backend for PostgresBackend {
         rows::page(&retried(&self.readers, run).await?, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let page = || intents_sql::pg_page(&self.readers, shards, after, limit);
+        retried(&self.readers, page).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        retried(&self.readers, || intents_sql::pg_waiting(&self.readers)).await
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         let head = || query("SELECT epoch, lsn FROM log_head").fetch_one(&self.readers);
         let row = retried(&self.readers, head).await?;
@@ -250,6 +260,7 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
             found.outcomes.extend([rows::outcome(&row)?]);
         }
     }
+    intents_sql::pg_load(connection, wanted, &mut found).await?;
     Ok(found)
 }
 
@@ -285,6 +296,7 @@ async fn write(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result
                    WHERE s.shard = u.shard AND s.ids_until < u.until";
         query(sql).bind(shard).bind(until).execute(&mut *connection).await?;
     }
+    intents_sql::pg_write(connection, write).await?;
     if let Some(log) = &write.log {
         let sql = "WITH logged AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
                    VALUES ($1, $2, $3, $4, $5)) UPDATE log_head SET lsn = $3";

@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, query};
-use tao_model::{AssocRef, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, EdgeTime, ObjectId, Position, ShardId};
 
 use crate::backend::{
     AssocRow, Backend, Begun, Fault, ListKey, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
 };
+use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
     /// One connection: SQLite has one writer.
@@ -160,6 +161,14 @@ impl Backend for SqliteBackend {
         rows::page(&rows, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        intents_sql::sqlite_page(&self.readers, shards, after, limit).await.map_err(|e| fault(&e))
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        intents_sql::sqlite_waiting(&self.readers).await.map_err(|e| fault(&e))
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         let row = query("SELECT epoch, lsn FROM log_head").fetch_one(&self.readers).await.map_err(|e| fault(&e))?;
         rows::position(&row, 0).map_err(|e| fault(&e))
@@ -237,6 +246,7 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
             found.outcomes.extend([rows::outcome(&row)?]);
         }
     }
+    intents_sql::sqlite_load(connection, wanted, &mut found).await?;
     Ok(found)
 }
 
@@ -288,6 +298,7 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
                    WHERE shards.shard = w.value ->> 0 AND shards.ids_until < w.value ->> 1";
         query(sql).bind(leases).execute(&mut *connection).await?;
     }
+    intents_sql::sqlite_write(connection, write).await?;
     if let Some(log) = &write.log {
         let sql =
             "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";

@@ -6,12 +6,15 @@ mod batch;
 pub mod config;
 mod execute;
 mod log;
+mod place;
 mod ranges;
 mod server;
 mod service;
 mod session;
 mod upstream;
 mod validate;
+mod write_batch;
+mod writes;
 
 pub use config::Config;
 pub use server::run;
