@@ -1,5 +1,6 @@
 //! The coherence rules (docs/consistency.md), once: for leaders, for followers' memory, and for Redis.
 
+mod counts;
 mod entry;
 mod flight;
 mod list;

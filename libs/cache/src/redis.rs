@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Script};
 use tao_model::{ClusterId, Key, Position};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::entry::Entry;
@@ -69,6 +70,13 @@ pub struct RedisCache {
     link: Arc<Link>,
     cluster: OnceLock<ClusterId>,
     writes: mpsc::Sender<Write>,
+    connecting: AbortHandle,
+}
+
+impl Drop for RedisCache {
+    fn drop(&mut self) {
+        self.connecting.abort();
+    }
 }
 
 struct Link {
@@ -86,10 +94,10 @@ impl RedisCache {
     pub fn connect(url: &str) -> Result<Self, RedisError> {
         let client = Client::open(url)?;
         let link = Arc::new(Link { connection: RwLock::new(None), broken: Notify::new() });
-        tokio::spawn(keep_connected(client, Arc::downgrade(&link)));
+        let connecting = tokio::spawn(keep_connected(client, link.clone())).abort_handle();
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(write_behind(link.clone(), queue));
-        Ok(Self { link, cluster: OnceLock::new(), writes })
+        Ok(Self { link, cluster: OnceLock::new(), writes, connecting })
     }
 
     /// Nothing is read or written before it is known whose values they are.
@@ -165,21 +173,18 @@ impl Link {
     }
 }
 
-async fn keep_connected(client: Client, link: std::sync::Weak<Link>) {
+/// Until it is aborted.
+async fn keep_connected(client: Client, link: Arc<Link>) {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN));
     loop {
-        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-        let Some(link) = link.upgrade() else { return };
-        match connected {
+        match client.get_multiplexed_async_connection_with_config(&config).await {
             Ok(connection) => {
                 tracing::info!("connected to Redis");
                 *link.connection.write() = Some(connection);
-                // Held while it waits: the cache's end is noticed when the process ends.
                 link.broken.notified().await;
             }
             Err(error) => tracing::debug!(%error, "Redis can't be reached"),
         }
-        drop(link);
         sleep(RETRY).await;
     }
 }

@@ -36,13 +36,17 @@ enum Mutation {
     OnePositionACommit,
     /// Rule 6: a write's answer moves `applied`.
     AnswerMovesApplied,
-    /// Rule 7: a stream of a higher epoch goes on without a reset.
-    EpochWithoutReset,
     /// Rule 8: a stored value's position is raised although it was not tested.
     RaisedUntested,
+    /// Rule 1: `applied` is loaded after the entry.
+    AppliedLoadedAfter,
+    /// Rule 3: a read joins a flight whose floor is below its own.
+    FlightBelowFloor,
+    /// Rule 6: a heartbeat tells the log's head, and moves `applied` there.
+    HeartbeatOverGap,
 }
 
-const MUTATIONS: [Mutation; 11] = [
+const MUTATIONS: [Mutation; 13] = [
     Mutation::LateFillBelieved,
     Mutation::DeltaWithoutPredecessor,
     Mutation::GapIgnored,
@@ -52,8 +56,10 @@ const MUTATIONS: [Mutation; 11] = [
     Mutation::AnswerNotApplied,
     Mutation::OnePositionACommit,
     Mutation::AnswerMovesApplied,
-    Mutation::EpochWithoutReset,
     Mutation::RaisedUntested,
+    Mutation::AppliedLoadedAfter,
+    Mutation::FlightBelowFloor,
+    Mutation::HeartbeatOverGap,
 ];
 
 /// What a key is, in plain terms.
@@ -226,7 +232,7 @@ impl Tier {
 
 /// On its way to a follower.
 enum Message {
-    Fill { to: usize, key: Key, as_of: Position, entry: Entry },
+    Fill { to: usize, key: Key, floor: Position, as_of: Position, entry: Entry },
     FromRedis { to: usize, key: Key, floor: Position, as_of: Position, entry: Entry },
     Answer { to: usize, changes: Vec<Change> },
 }
@@ -325,8 +331,7 @@ impl World {
 
     /// Changes of the log after a position, at most `n`.
     fn after(&self, at: Position, n: usize, until: Position) -> Vec<Change> {
-        // Without a reset, the new history's changes follow what was applied.
-        let log = self.model.log_of(at.epoch.max(until.epoch));
+        let log = self.model.log_of(at.epoch);
         let mut found: Vec<_> =
             log.iter().filter(|c| c.position > at && c.position <= until).take(n).cloned().collect();
         if self.mutation == Some(Mutation::DeltaWithoutPredecessor) {
@@ -336,26 +341,19 @@ impl World {
     }
 
     fn stream_to_leader(&mut self, a: u8, c: u8) {
-        let mut until = self.model.head_of(self.leader.sent.epoch);
+        let until = self.model.head_of(self.leader.sent.epoch);
         // What is undone may still come, until the stream breaks.
         if until != self.model.head && (self.leader.sent == until || c & 2 == 0) {
-            if self.mutation != Some(Mutation::EpochWithoutReset) {
-                return self.break_leader();
-            }
-            until = self.model.head;
+            return self.break_leader();
         }
         let changes = self.after(self.leader.sent, usize::from(a % 4) + 1, until);
-        if changes.is_empty() && until.epoch != self.leader.sent.epoch {
-            return;
-        }
         send(&mut self.leader, changes, self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4))
             .expect("gapless");
     }
 
     fn stream_to_follower(&mut self, f: usize, a: u8, c: u8) -> Check {
         let is_other_epoch = self.followers[f].sent.epoch != self.leader.sent.epoch;
-        let goes_on = self.mutation == Some(Mutation::EpochWithoutReset);
-        if !self.followers[f].connected || is_other_epoch && !goes_on {
+        if !self.followers[f].connected || is_other_epoch {
             self.break_follower(f, usize::from(c) % 8);
             return Ok(());
         }
@@ -375,6 +373,10 @@ impl World {
                 return Err("a gap was not noticed".to_owned());
             }
             self.break_follower(f, usize::from(a / 4) % 8);
+            return Ok(());
+        }
+        if self.mutation == Some(Mutation::HeartbeatOverGap) {
+            claim_head(&mut self.followers[f], self.leader.sent, &changes);
             return Ok(());
         }
         let skips = self.mutation == Some(Mutation::GapIgnored) && c.is_multiple_of(4);
@@ -432,7 +434,7 @@ impl World {
     fn ask(&mut self, f: usize, key: Key, newest: usize) {
         if let Lookup::Miss(floor) = self.followers[f].cache.lookup(&key, newest, Position::ZERO) {
             let (as_of, entry) = self.upstream(key, newest, floor);
-            self.messages.push(Message::Fill { to: f, key, as_of, entry });
+            self.messages.push(Message::Fill { to: f, key, floor, as_of, entry });
         }
     }
 
@@ -450,13 +452,13 @@ impl World {
         }
         let message = self.messages.swap_remove(n % self.messages.len());
         match &message {
-            Message::Fill { to, key, as_of, entry } => {
+            Message::Fill { to, key, as_of, entry, .. } => {
                 let cache = &self.followers[*to].cache;
                 let is_late = self.mutation == Some(Mutation::LateFillBelieved);
                 let claimed =
                     if is_late { (*as_of).max(cache.floor(key, cache.applied().unwrap_or_default())) } else { *as_of };
-                if cache.fill(*key, claimed, entry.clone()) {
-                    self.set_redis(*key, claimed, entry.clone());
+                if let Some(fresh) = cache.fill(*key, claimed, entry.clone()) {
+                    self.set_redis(*key, fresh, entry.clone());
                 }
             }
             Message::FromRedis { to, key, floor, as_of, entry } => {
@@ -464,11 +466,11 @@ impl World {
                 let fresh = (*as_of).max(cache.applied().unwrap_or_default());
                 if self.mutation == Some(Mutation::RedisTrusted) {
                     cache.fill(*key, cache.floor(key, fresh), entry.clone());
-                } else if fresh >= *floor && cache.is_believable(key, *as_of) {
-                    // It answers the read that asked for it.
-                    cache.fill(*key, *as_of, entry.clone());
+                } else if let Some(fresh) = cache.fill(*key, *as_of, entry.clone()) {
+                    // It may answer the read that asked for it.
+                    let floor = (*floor).min(fresh);
                     self.raise_redis(*key, *as_of, fresh);
-                    self.check(*to, *key, *floor, fresh, entry)?;
+                    self.check(*to, *key, floor, fresh, entry)?;
                 } else if self.mutation == Some(Mutation::RaisedUntested) {
                     self.raise_redis(*key, *as_of, fresh);
                 }
@@ -477,6 +479,7 @@ impl World {
                 let follower = &mut self.followers[*to];
                 if self.mutation == Some(Mutation::AnswerMovesApplied)
                     && let Some(last) = changes.last().map(|c| c.position)
+                    && follower.connected
                     && last > follower.sent
                     && last.epoch == follower.sent.epoch
                 {
@@ -522,20 +525,23 @@ impl World {
         let floor = if c & 1 == 1 { self.token.get(&key).copied().unwrap_or_default() } else { Position::ZERO };
         let newest = usize::from(c / 2 % 4);
         let (as_of, entry) = match self.followers[f].cache.lookup(&key, newest, floor) {
+            Lookup::Hit(entry, as_of) if self.mutation == Some(Mutation::AppliedLoadedAfter) => {
+                self.stream_to_follower(f, 3, 1)?;
+                (as_of.max(self.followers[f].cache.applied().unwrap_or_default()), entry)
+            }
             Lookup::Hit(entry, as_of) => (as_of, entry),
             Lookup::Miss(asked) => {
-                let (as_of, entry) = self.upstream(key, newest, asked);
-                if c & 64 != 0 && self.followers[f].cache.fill(key, as_of, entry.clone()) {
-                    self.set_redis(key, as_of, entry.clone());
+                let flight = self.flight(f, key, newest, asked);
+                let (as_of, entry) = flight.unwrap_or_else(|| self.upstream(key, newest, asked));
+                if c & 64 != 0
+                    && let Some(fresh) = self.followers[f].cache.fill(key, as_of, entry.clone())
+                {
+                    self.set_redis(key, fresh, entry.clone());
                 }
                 (as_of, entry)
             }
         };
-        let shows = match &entry {
-            Entry::List(list) => list.len() >= newest || list.is_complete(),
-            Entry::Object(_) => true,
-        };
-        if !shows {
+        if !shows(&entry, newest) {
             return Err(format!("{key:?}: {newest} edges were asked for, and {entry:?} came"));
         }
         self.check(f, key, floor, as_of, &entry)?;
@@ -547,6 +553,19 @@ impl World {
             *seen = as_of;
         }
         Ok(())
+    }
+
+    /// Rule 3: what was asked for before, and is on its way.
+    fn flight(&self, f: usize, key: Key, newest: usize, asked: Position) -> Option<(Position, Entry)> {
+        let joins = |floor: Position| floor >= asked || self.mutation == Some(Mutation::FlightBelowFloor);
+        self.messages.iter().find_map(|message| match message {
+            Message::Fill { to, key: of, floor, as_of, entry }
+                if (*to, *of) == (f, key) && joins(*floor) && shows(entry, newest) =>
+            {
+                Some((*as_of, entry.clone()))
+            }
+            _ => None,
+        })
     }
 
     /// P1 to P3 of what a follower shows.
@@ -622,6 +641,25 @@ fn send(tier: &mut Tier, mut changes: Vec<Change>, skips: bool) -> Result<(), ta
     Ok(())
 }
 
+/// What a heartbeat would do that moved `applied`; the changes before it come after all.
+fn claim_head(tier: &mut Tier, head: Position, changes: &[Change]) {
+    let applied = tier.cache.applied().unwrap_or_default();
+    if head > applied && head.epoch == applied.epoch {
+        let nothing = Change { position: head, shard: ShardId(0), kind: ChangeKind::Object(id(999), None) };
+        tier.cache.apply_stream(applied, &[nothing]).expect("what is applied is the predecessor");
+    }
+    changes.iter().for_each(|change| tier.cache.apply(change));
+    tier.sent = changes.last().map_or(tier.sent, |last| last.position);
+}
+
+/// Whether as many edges are shown as were asked for.
+fn shows(entry: &Entry, newest: usize) -> bool {
+    match entry {
+        Entry::List(list) => list.len() >= newest || list.is_complete(),
+        Entry::Object(_) => true,
+    }
+}
+
 /// Forgets a list change's predecessor.
 fn forge(change: &mut Change) {
     if let ChangeKind::List { prev, .. } = &mut change.kind {
@@ -684,7 +722,7 @@ fn no_change_of_a_new_history_lands_on_a_base_of_the_undone_one() {
     let (cache, key) = (cache(), keys()[2]);
     cache.start(Position::new(1, 5));
     let undone = State::List(vec![(2, 12), (1, 11)]);
-    assert!(cache.fill(key, Position::new(1, 7), entry(&undone, 9)));
+    assert!(cache.fill(key, Position::new(1, 7), entry(&undone, 9)).is_some());
     let added = Edge { id2: id(13), time: 3, data: Bytes::new() };
     let delta = ListDelta::Put(EdgeKey { time: 3, id2: added.id2 }, encode_edge(&added));
     let kind = ChangeKind::List { id1: id(1), atype: TypeId(1), prev: Position::new(1, 5), count: 2, delta };

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tao_model::{AssocRef, EdgeTime, LogId, ObjectId, Position, ShardId, TypeId};
 
+use crate::epoch::NewEpoch;
 use crate::intents::{Delivered, IntentRow};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
@@ -18,8 +19,6 @@ pub(crate) enum Fault {
     Refused,
     /// The connection broke during a commit: it may have happened.
     InDoubt,
-    /// Another process has taken the database over.
-    Fenced,
 }
 
 /// A list's name.
@@ -63,6 +62,8 @@ pub(crate) struct Wanted {
     pub assocs: Vec<AssocRef>,
     pub counts: Vec<ListKey>,
     pub outcomes: Vec<String>,
+    /// Shards whose `ids_until` matters.
+    pub shards: Vec<ShardId>,
     /// How many intents this log has made.
     pub intents: bool,
     /// Logs of whose intents it matters which are done here.
@@ -77,6 +78,8 @@ pub(crate) struct Rows {
     pub assocs: HashMap<AssocRef, AssocRow>,
     pub counts: HashMap<ListKey, CountRow>,
     pub outcomes: HashMap<String, OutcomeRow>,
+    /// By shard, `ids_until`.
+    pub shards: HashMap<ShardId, u64>,
     /// Intents that this log has made.
     pub intents: u64,
     /// The last intent of another log that is done here.
@@ -109,12 +112,12 @@ impl WriteBack {
 }
 
 /// One commit's row in the log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogRow {
     pub first: Position,
     pub last: Position,
     pub committed_ms: u64,
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 /// A logical shard as its row has it.
@@ -136,15 +139,57 @@ pub(crate) struct Begun {
     pub transaction: Box<dyn Transaction>,
 }
 
+/// A stretch of the log and its end, from one snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct LogRows {
+    pub head: Position,
+    /// Of the epoch that was asked for, ascending; the first may begin before what was asked for.
+    pub rows: Vec<LogRow>,
+}
+
+/// What may be deleted of the log: always from its beginning on, so that what is kept has no holes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogCut {
+    /// Commits before this time, in milliseconds since 1970 ...
+    pub before_ms: u64,
+    /// ... and up to this position;
+    pub up_to: Position,
+    /// and commits before this time in any case.
+    pub surely_before_ms: u64,
+    /// Commits after this time are of a clock that was wrong, and say nothing.
+    pub now_ms: u64,
+}
+
+impl LogCut {
+    /// How many of these rows, which are the oldest, may go.
+    pub fn count(&self, rows: &[(Position, u64)]) -> usize {
+        let ahead = self.now_ms.saturating_sub(self.before_ms);
+        let may_go = |&&(last, committed_ms): &&(Position, u64)| {
+            let is_wrong = committed_ms > self.now_ms + ahead;
+            committed_ms < self.surely_before_ms || ((committed_ms < self.before_ms || is_wrong) && last <= self.up_to)
+        };
+        rows.iter().take_while(may_go).count()
+    }
+}
+
+/// Rows that are deleted in one step.
+pub(crate) const EXPIRE_ROWS: usize = 1_000;
+
 /// A database.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
-    /// Begins a transaction that holds the log's end, unless another process owns the database.
+    /// Begins a transaction that holds the log's end: those of all processes come one after another.
     async fn begin(&self) -> Result<Begun, Fault>;
-    /// Whether this process still owns the database.
-    async fn is_owner(&self) -> Result<bool, Fault>;
-    /// Deletes what has expired, in a bounded step; says whether there may be more.
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault>;
+    /// Deletes outcomes that have expired, in a bounded step; says whether there may be more.
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault>;
+    /// The same for the log.
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault>;
+    /// The log's rows that reach beyond a position, of its epoch: at least one, if there is one, and about so many bytes.
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault>;
+    /// The oldest position that is kept, not more than so many changes back, after which nothing was committed before a time.
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault>;
+    /// Begins an epoch, if it is still due; gives the log's end.
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault>;
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault>;
     async fn list(&self, key: ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault>;
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault>;
@@ -159,7 +204,6 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// See [`crate::Store::intents`].
     async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault>;
     async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault>;
-    /// Gives the database up, so that the next owner need not wait.
     async fn close(&self);
 }
 
@@ -171,4 +215,26 @@ pub(crate) trait Transaction: Send {
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault>;
     async fn write(&mut self, write: &WriteBack) -> Result<(), Fault>;
     async fn commit(self: Box<Self>) -> Result<(), Fault>;
+    /// Ends it as if it had not been.
+    async fn end(self: Box<Self>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_cut_from_its_beginning_only() {
+        let cut = LogCut { before_ms: 1_000, up_to: Position::new(1, 5), surely_before_ms: 100, now_ms: 2_000 };
+        let rows =
+            |rows: &[(u64, u64)]| -> Vec<_> { rows.iter().map(|(lsn, ms)| (Position::new(1, *lsn), *ms)).collect() };
+        assert_eq!(
+            cut.count(&rows(&[(1, 500), (2, 999), (3, 1_000), (4, 500)])),
+            2,
+            "a young row keeps those after it"
+        );
+        assert_eq!(cut.count(&rows(&[(4, 500), (5, 500), (6, 500)])), 2, "somebody still needs the last");
+        assert_eq!(cut.count(&rows(&[(4, 50), (6, 99), (7, 100)])), 2, "nobody is waited for so long");
+        assert_eq!(cut.count(&rows(&[(1, 9_999), (2, 500)])), 2, "a clock that was ahead keeps nothing for ever");
+    }
 }

@@ -40,6 +40,9 @@ pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wante
 }
 
 fn want_rows(write: &Write, lasting: &Lasting, wanted: &mut Wanted) {
+    if let Write::ObjectAdd { placement: Placement::Allocated(id), .. } | Write::ObjectUpsert { id, .. } = write {
+        wanted.shards.extend(lasting.shards.unknown(*id));
+    }
     match write {
         Write::ObjectAdd { placement: Placement::Allocated(id), .. }
         | Write::ObjectUpdate { id, .. }
@@ -79,6 +82,7 @@ fn want_rows(write: &Write, lasting: &Lasting, wanted: &mut Wanted) {
 }
 
 fn want_edge(edge: AssocRef, lasting: &Lasting, wanted: &mut Wanted) {
+    wanted.shards.extend([edge.id1, edge.id2].into_iter().filter_map(|id| lasting.shards.unknown(id)));
     for at in [Some(edge), lasting.schema.inverse(edge)].into_iter().flatten() {
         if lasting.shards.check_served(at.id1).is_ok() {
             wanted.assocs.push(at);
@@ -139,11 +143,9 @@ impl<'a> Overlay<'a> {
         self.changes.push(change);
     }
 
-    /// Ids of one shard, within its lease or a longer one.
+    /// Ids of one shard, of its lease.
     pub async fn allocate(&mut self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>> {
-        let (ids, lease) = self.lasting.shards.allocate(shard, count, self.now_ms).await?;
-        self.back.leases.extend(lease);
-        Ok(ids)
+        self.lasting.shards.allocate(shard, count, self.now_ms).await
     }
 
     /// One write; a write that fails changes nothing.

@@ -4,6 +4,7 @@ mod across;
 mod atomic;
 mod concurrent;
 mod history;
+mod logs;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tao_proto::{data, v1};
 
 use crate::store::{Scan, Store, WriteContext};
 
-pub use across::run_across;
+pub use across::{first_shards, run_across};
 
 /// Runs every case. Panics, as tests do, when the store does otherwise. Nobody else may write to the store meanwhile. The random
 /// cases print their seed; the environment variable `TAO_SEED` sets it.
@@ -44,6 +45,8 @@ pub async fn run(store: Arc<dyn Store>) {
     suite.ids_are_unique().await;
     suite.pages_under_inserts().await;
     suite.history().await;
+    suite.logs().await;
+    suite.epochs().await;
 }
 
 struct Suite {

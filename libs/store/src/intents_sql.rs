@@ -1,6 +1,9 @@
 //! The tables of intents in both SQL databases.
 
-use sqlx::{Error, PgConnection, PgPool, SqliteConnection, SqlitePool, query};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Error, PgConnection, Postgres, Sqlite, SqliteConnection, query};
 use tao_model::{LogId, Position, ShardId};
 
 use crate::backend::{Rows, Wanted, WriteBack};
@@ -8,7 +11,7 @@ use crate::rows::{Columns, position};
 use crate::store::{IntentPage, IntentsWaiting, StoredIntent};
 
 /// Columns: epoch and number of the last of all, then an intent's or nulls: epoch, number, shard, payload.
-fn page(rows: &[impl Columns]) -> Result<IntentPage, Error> {
+pub(crate) fn page(rows: &[impl Columns]) -> Result<IntentPage, Error> {
     let first = rows.first().ok_or_else(|| Error::Decode("log_head has no row".into()))?;
     let mut page = IntentPage { head: position(first, 0)?, intents: Vec::with_capacity(rows.len()) };
     for row in rows {
@@ -24,7 +27,8 @@ fn page(rows: &[impl Columns]) -> Result<IntentPage, Error> {
 }
 
 /// Columns: count, oldest.
-fn waiting(row: &impl Columns) -> Result<IntentsWaiting, Error> {
+pub(crate) fn waiting(rows: &[impl Columns]) -> Result<IntentsWaiting, Error> {
+    let row = rows.first().ok_or(Error::RowNotFound)?;
     Ok(IntentsWaiting { count: row.int(0)? as u64, oldest_ms: row.maybe_int(1)?.map(|ms| ms as u64) })
 }
 
@@ -42,43 +46,26 @@ fn json(numbers: impl IntoIterator<Item = u32>) -> String {
     format!("[{}]", numbers.join(","))
 }
 
-pub(crate) async fn pg_page(
-    pool: &PgPool,
-    shards: &[ShardId],
-    after: Position,
-    limit: usize,
-) -> Result<IntentPage, Error> {
+/// One snapshot; see [`page`].
+pub(crate) fn pg_page<'q>(shards: &[ShardId], after: Position, limit: usize) -> Query<'q, Postgres, PgArguments> {
     let sql = "SELECT h.epoch, h.intents, i.epoch, i.number, i.shard::bigint, i.payload FROM log_head h \
                LEFT JOIN (SELECT epoch, number, shard, payload FROM intents WHERE (epoch, number) > ($1, $2) \
                           AND shard = ANY($3) ORDER BY epoch, number LIMIT $4) i ON true ORDER BY i.epoch, i.number";
-    let query = query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(numbers(shards)).bind(limit as i64);
-    page(&query.fetch_all(pool).await?)
+    query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(numbers(shards)).bind(limit as i64)
 }
 
-pub(crate) async fn sqlite_page(
-    pool: &SqlitePool,
-    shards: &[ShardId],
-    after: Position,
-    limit: usize,
-) -> Result<IntentPage, Error> {
+/// One snapshot; see [`page`].
+pub(crate) fn sqlite_page<'q>(shards: &[ShardId], after: Position, limit: usize) -> Query<'q, Sqlite, SqliteArguments> {
     let sql = "SELECT h.epoch, h.intents, i.epoch, i.number, i.shard, i.payload FROM log_head h \
                LEFT JOIN (SELECT epoch, number, shard, payload FROM intents WHERE (epoch, number) > (?1, ?2) \
                           AND shard IN (SELECT value FROM json_each(?3)) ORDER BY epoch, number LIMIT ?4) i ON true \
                ORDER BY i.epoch, i.number";
     let shards = json(shards.iter().map(|shard| shard.0));
-    let query = query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(shards).bind(limit as i64);
-    page(&query.fetch_all(pool).await?)
+    query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(shards).bind(limit as i64)
 }
 
-const WAITING: &str = "SELECT count(*), min(created_ms) FROM intents";
-
-pub(crate) async fn pg_waiting(pool: &PgPool) -> Result<IntentsWaiting, Error> {
-    waiting(&query(WAITING).fetch_one(pool).await?)
-}
-
-pub(crate) async fn sqlite_waiting(pool: &SqlitePool) -> Result<IntentsWaiting, Error> {
-    waiting(&query(WAITING).fetch_one(pool).await?)
-}
+/// See [`waiting`].
+pub(crate) const WAITING: &str = "SELECT count(*), min(created_ms) FROM intents";
 
 pub(crate) async fn pg_load(connection: &mut PgConnection, wanted: &Wanted, found: &mut Rows) -> Result<(), Error> {
     if wanted.intents || !wanted.done.is_empty() {

@@ -8,17 +8,20 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tao_model::{
     ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, ShardId,
-    TypeId, Value, Write,
+    ShardSet, SystemClock, TypeId, Value, Write,
 };
+use tao_stream::Origin;
 use tokio::sync::Semaphore;
+use tokio::time::{Duration, timeout};
 
-use crate::backend::{Backend, Begun, Fault, ListKey, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack};
-use crate::batch::Lasting;
+use crate::backend::{
+    Backend, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
+};
+use crate::epoch::NewEpoch;
+use crate::listener::Listener;
 use crate::memory::MemoryBackend;
-use crate::open::OpenOptions;
-use crate::shards::Shards;
+use crate::open::{OpenOptions, start};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
-use crate::working::Working;
 
 const START: Position = Position::new(1_900_000_000, 0);
 
@@ -31,30 +34,26 @@ struct Faults {
     commit: Mutex<Option<Fault>>,
     /// Whether a commit that is in doubt has happened.
     happens: AtomicBool,
-    lost: AtomicBool,
+    /// Whether the log can't be read.
+    down: AtomicBool,
 }
 
 impl Faults {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            memory: MemoryBackend::new(START, IdLayout::STANDARD.shards()),
+            memory: MemoryBackend::new(START, ShardSet::all(&IdLayout::STANDARD), Arc::new(SystemClock)),
             begins: Semaphore::new(Semaphore::MAX_PERMITS),
             begin: Mutex::default(),
             commit: Mutex::default(),
             happens: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
+            down: AtomicBool::new(false),
         })
     }
 
-    fn store(self: &Arc<Self>) -> Working {
+    async fn store(self: &Arc<Self>) -> Arc<dyn Store> {
         let options = OpenOptions::new("memory:", Arc::new(Schema::social()), IdLayout::STANDARD);
-        let lasting = Lasting {
-            schema: options.schema.clone(),
-            shards: Shards::new(IdLayout::STANDARD, 0),
-            types: HashMap::new(),
-        };
         let info = ClusterInfo { cluster: ClusterId([1; 16]), log: LogId(0), layout: IdLayout::STANDARD };
-        Working::start(Arc::new(Shared(self.clone())), info, START, options, lasting, 1)
+        start(Arc::new(Shared(self.clone())), info, Arc::default(), options).await.unwrap()
     }
 }
 
@@ -72,12 +71,27 @@ impl Backend for Shared {
         Ok(Begun { transaction, ..begun })
     }
 
-    async fn is_owner(&self) -> Result<bool, Fault> {
-        Ok(!self.0.lost.load(Ordering::Relaxed))
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
+        self.0.memory.expire_outcomes(before_ms).await
     }
 
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault> {
-        self.0.memory.expire(outcomes_before_ms, log_before_ms).await
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault> {
+        self.0.memory.expire_log(cut).await
+    }
+
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault> {
+        if self.0.down.load(Ordering::Relaxed) {
+            return Err(Fault::Unreachable);
+        }
+        self.0.memory.log_after(after, max_bytes).await
+    }
+
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault> {
+        self.0.memory.log_since(since_ms, max_changes).await
+    }
+
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault> {
+        self.0.memory.begin_epoch(why).await
     }
 
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
@@ -148,6 +162,10 @@ impl Transaction for Faulty {
         }
         fault.map_or(Ok(()), Err)
     }
+
+    async fn end(self: Box<Self>) {
+        self.inner.end().await;
+    }
 }
 
 fn add(name: &str, value: Value) -> Write {
@@ -155,15 +173,15 @@ fn add(name: &str, value: Value) -> Write {
     Write::ObjectAdd { otype: TypeId(1), data, placement: Placement::Anywhere }
 }
 
-async fn write(store: &Working, write: Write) -> tao_model::Result<Position> {
+async fn write(store: &Arc<dyn Store>, write: Write) -> tao_model::Result<Position> {
     store.write(write, WriteContext::default()).await.map(|outcome| outcome.position)
 }
 
 #[tokio::test]
 async fn a_write_that_the_database_refuses_loses_only_itself() {
     let faults = Faults::new();
-    let store = faults.store();
-    let mut subscription = store.subscribe().unwrap();
+    let store = faults.store().await;
+    let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
     // All three are queued before the lane runs, so they are one batch.
     let (one, poison, two) = tokio::join!(
         write(&store, add("fine", Value::Int64(1))),
@@ -172,56 +190,110 @@ async fn a_write_that_the_database_refuses_loses_only_itself() {
     );
     assert!(matches!(poison, Err(Error::Internal { .. })), "{poison:?}");
     assert_eq!((one.unwrap(), two.unwrap()), (START.plus(1), START.plus(2)), "no position is lost");
-    for n in 0..2 {
-        let commit = subscription.next().await.unwrap();
-        assert_eq!((commit.previous, commit.changes.len()), (START.plus(n), 1));
-    }
+    assert_eq!(listener.up_to(START.plus(2)).await.unwrap().len(), 2);
     store.close().await;
 }
 
 #[tokio::test]
-async fn a_commit_in_doubt_resets_subscribers_whether_or_not_it_happened() {
+async fn a_commit_in_doubt_is_heard_of_if_it_happened() {
     for happens in [false, true] {
         let faults = Faults::new();
-        let store = faults.store();
+        let store = faults.store().await;
         faults.happens.store(happens, Ordering::Relaxed);
         write(&store, add("a", Value::Int64(1))).await.unwrap();
-        let mut subscription = store.subscribe().unwrap();
+        let mut listener = Listener::open(&store, Origin::After(START)).await.unwrap();
         *faults.commit.lock() = Some(Fault::InDoubt);
         let doubt = write(&store, add("b", Value::Int64(1))).await.unwrap_err();
         assert!(matches!(doubt, Error::Unavailable { not_applied: false, .. }), "{doubt:?}");
-        assert!(subscription.next().await.is_none());
+        if happens {
+            // Without any other write.
+            assert_eq!(listener.up_to(START.plus(2)).await.unwrap().len(), 2);
+        }
         let next = write(&store, add("c", Value::Int64(1))).await.unwrap();
         assert_eq!(next, START.plus(if happens { 3 } else { 2 }));
-        assert_eq!(store.subscribe().unwrap().start, next);
+        listener.up_to(next).await.expect("the stream goes on");
         store.close().await;
+        assert!(listener.changes().await.is_err());
     }
 }
 
 #[tokio::test]
 async fn a_database_that_cannot_be_reached_has_done_nothing() {
     let faults = Faults::new();
-    let store = faults.store();
-    let mut subscription = store.subscribe().unwrap();
+    let store = faults.store().await;
+    let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
     *faults.begin.lock() = Some(Fault::Unreachable);
     let down = write(&store, add("a", Value::Int64(1))).await.unwrap_err();
     assert!(matches!(down, Error::Unavailable { not_applied: true, .. }), "{down:?}");
     assert_eq!(write(&store, add("a", Value::Int64(1))).await, Ok(START.plus(1)));
-    assert_eq!(subscription.next().await.unwrap().previous, START, "the stream goes on");
-    // Lost to another: the stream ends at once, and there is no other.
-    faults.lost.store(true, Ordering::Relaxed);
-    *faults.begin.lock() = Some(Fault::Fenced);
-    let fenced = write(&store, add("a", Value::Int64(1))).await.unwrap_err();
-    assert!(matches!(fenced, Error::Unavailable { not_applied: true, .. }), "{fenced:?}");
-    assert!(subscription.next().await.is_none() && store.subscribe().is_err());
+    assert_eq!(listener.changes().await.unwrap().len(), 1, "the stream goes on");
     store.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_are_made_only_while_the_log_can_be_read() {
+    let faults = Faults::new();
+    let store = faults.store().await;
+    let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
+    let mut last = 0;
+    for _ in 0..5 {
+        let time_ms = listener.heartbeat().await.unwrap();
+        assert!(time_ms > last);
+        last = time_ms;
+    }
+    faults.down.store(true, Ordering::Relaxed);
+    // One may have been made before.
+    let _ = timeout(Duration::from_secs(1), listener.heartbeat()).await;
+    let none = timeout(Duration::from_secs(60), listener.heartbeat()).await;
+    assert!(none.is_err(), "it can't be known whether others have written: {none:?}");
+    faults.down.store(false, Ordering::Relaxed);
+    listener.heartbeat().await.expect("the stream has stayed open");
+}
+
+#[tokio::test]
+async fn what_others_commit_is_heard_too_and_in_order() {
+    let faults = Faults::new();
+    let (one, two) = (faults.store().await, faults.store().await);
+    let mut listeners = Vec::new();
+    for store in [&one, &two] {
+        listeners.push(Listener::open(store, Origin::Now).await.unwrap());
+    }
+    let mut all = Vec::new();
+    for n in 0..50 {
+        let store = if n % 3 == 0 { &one } else { &two };
+        all.push(write(store, add("n", Value::Int64(n))).await.unwrap());
+    }
+    assert!(all.is_sorted() && all[49] == START.plus(50));
+    for listener in &mut listeners {
+        let heard = listener.up_to(all[49]).await.unwrap();
+        assert_eq!(heard.len(), 50);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_what_was_seen_begins_an_epoch() {
+    let faults = Faults::new();
+    let store = faults.store().await;
+    write(&store, add("a", Value::Int64(1))).await.unwrap();
+    let kept = faults.memory.copy();
+    let lost = write(&store, add("b", Value::Int64(1))).await.unwrap();
+    let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
+    faults.memory.restore(&kept);
+    // Whoever notices first, the lane or who follows the log.
+    let next = write(&store, add("c", Value::Int64(1))).await.unwrap();
+    assert!(next.epoch > lost.epoch && next.lsn == 2, "{next}");
+    assert!(listener.changes().await.is_err(), "streams of the undone history end");
+    let mut listener = Listener::open(&store, Origin::After(lost)).await.unwrap();
+    assert_eq!(listener.position.epoch, next.epoch);
+    let more = write(&store, add("d", Value::Int64(1))).await.unwrap();
+    listener.up_to(more).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_waits_is_bounded_in_bytes_and_is_done_before_the_end() {
     let faults = Faults::new();
+    let store = faults.store().await;
     faults.begins.forget_permits(Semaphore::MAX_PERMITS);
-    let store = Arc::new(faults.store());
     let large = || add("x", Value::Bytes(vec![7; 60_000]));
     let writes = (0..1_300).map(|_| {
         let (store, large) = (store.clone(), large());

@@ -7,12 +7,16 @@ mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod edges;
+mod epoch;
 mod feed;
+mod housekeeping;
 mod intents;
 mod intents_sql;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
+#[cfg(any(test, feature = "conformance"))]
+pub mod listener;
 mod memory;
 mod open;
 mod postgres;
@@ -23,6 +27,5 @@ mod store;
 mod undo;
 mod working;
 
-pub use feed::{Commit, Subscription};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};

@@ -1,28 +1,32 @@
 //! A store in memory, for simulations and trials: everything is lost with the process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, ShardId};
+use tao_model::{AssocRef, Clock, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, ShardId, ShardSet};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
-    AssocRow, Backend, Begun, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, Rows, ShardRow, Transaction, Wanted,
-    WriteBack,
+    AssocRow, Backend, Begun, CountRow, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRow, LogRows, ObjectRow, OutcomeRow,
+    Rows, ShardRow, Transaction, Wanted, WriteBack,
 };
+use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents::{Delivered, IntentRow};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, StoredIntent};
 
-#[derive(Default)]
-struct State {
+#[derive(Default, Clone)]
+pub(crate) struct State {
     head: Position,
     objects: HashMap<ObjectId, ObjectRow>,
     assocs: HashMap<AssocRef, AssocRow>,
     lists: HashMap<ListKey, BTreeMap<EdgeKey, AssocRow>>,
     counts: HashMap<ListKey, CountRow>,
     outcomes: HashMap<String, OutcomeRow>,
+    leases: HashMap<ShardId, u64>,
+    shards_version: i64,
+    log: VecDeque<LogRow>,
     /// How many were made, and those that are not deleted.
     intents: (u64, BTreeMap<Position, IntentRow>),
     done: HashMap<LogId, Position>,
@@ -33,13 +37,27 @@ pub(crate) struct MemoryBackend {
     /// Held by the transaction.
     writer: Arc<AsyncMutex<()>>,
     /// All of them are served.
-    shards: u32,
+    shards: ShardSet,
+    clock: Arc<dyn Clock>,
 }
 
 impl MemoryBackend {
-    pub fn new(head: Position, shards: u32) -> Self {
+    pub fn new(head: Position, shards: ShardSet, clock: Arc<dyn Clock>) -> Self {
         let state = State { head, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), writer: Arc::default(), shards }
+        Self { state: Arc::new(Mutex::new(state)), writer: Arc::default(), shards, clock }
+    }
+}
+
+#[cfg(test)]
+impl MemoryBackend {
+    /// A copy of everything.
+    pub fn copy(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    /// Puts a copy back, as a restore does.
+    pub fn restore(&self, copy: &State) {
+        *self.state.lock() = copy.clone();
     }
 }
 
@@ -63,19 +81,68 @@ fn edge((key, row): (&EdgeKey, &AssocRow)) -> Edge {
 impl Backend for MemoryBackend {
     async fn begin(&self) -> Result<Begun, Fault> {
         let writer = self.writer.clone().lock_owned().await;
-        let head = self.state.lock().head;
-        let (state, shards) = (self.state.clone(), self.shards);
+        let (state, shards) = (self.state.clone(), self.shards.clone());
+        let (head, shards_version) = {
+            let state = state.lock();
+            (state.head, state.shards_version)
+        };
         let transaction = Box::new(MemoryTransaction { state, shards, back: Vec::new(), _writer: writer });
-        Ok(Begun { head, shards_version: 0, transaction })
+        Ok(Begun { head, shards_version, transaction })
     }
 
-    async fn is_owner(&self) -> Result<bool, Fault> {
-        Ok(true)
-    }
-
-    async fn expire(&self, outcomes_before_ms: u64, _: u64) -> Result<bool, Fault> {
-        self.state.lock().outcomes.retain(|_, outcome| outcome.expires_ms >= outcomes_before_ms);
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
+        self.state.lock().outcomes.retain(|_, outcome| outcome.expires_ms >= before_ms);
         Ok(false)
+    }
+
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault> {
+        let mut state = self.state.lock();
+        let oldest: Vec<_> = state.log.iter().take(EXPIRE_ROWS).map(|row| (row.last, row.committed_ms)).collect();
+        let count = cut.count(&oldest);
+        state.log.drain(..count);
+        Ok(count >= EXPIRE_ROWS)
+    }
+
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault> {
+        let state = self.state.lock();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let first = state.log.partition_point(|row| row.last <= after);
+        for row in
+            state.log.range(first..).filter(|row| row.first.epoch == after.epoch && after.epoch == state.head.epoch)
+        {
+            if bytes >= max_bytes {
+                break;
+            }
+            bytes += row.payload.len();
+            rows.push(row.clone());
+        }
+        Ok(LogRows { head: state.head, rows })
+    }
+
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault> {
+        let state = self.state.lock();
+        let head = state.head;
+        let is_recent = |row: &&LogRow| {
+            row.first.epoch == head.epoch
+                && row.first.lsn > head.lsn.saturating_sub(max_changes)
+                && row.committed_ms >= since_ms
+        };
+        Ok(state.log.iter().find(is_recent).map_or(head, |row| Position::new(head.epoch, row.first.lsn - 1)))
+    }
+
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault> {
+        let _writer = self.writer.lock().await;
+        let mut state = self.state.lock();
+        if why.is_due(state.head) {
+            let now_ms = self.clock.now_ms();
+            state.head.epoch = why.next(state.head, now_ms);
+            state.shards_version += 1;
+            for shard in self.shards.iter() {
+                let until = state.leases.entry(shard).or_default();
+                *until = (*until).max(now_ms + IDS_AHEAD_MS);
+            }
+        }
+        Ok(state.head)
     }
 
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
@@ -153,7 +220,7 @@ impl Backend for MemoryBackend {
 
 struct MemoryTransaction {
     state: Arc<Mutex<State>>,
-    shards: u32,
+    shards: ShardSet,
     back: Vec<Change>,
     _writer: OwnedMutexGuard<()>,
 }
@@ -164,8 +231,9 @@ type Change = Box<dyn FnOnce(&mut State) + Send>;
 #[async_trait]
 impl Transaction for MemoryTransaction {
     async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
-        let row = |shard| ShardRow { shard: ShardId(shard), is_served: true, ids_until: 0 };
-        Ok((0..self.shards).map(row).collect())
+        let state = self.state.lock();
+        let until = |shard| state.leases.get(&shard).copied().unwrap_or(0);
+        Ok(self.shards.iter().map(|shard| ShardRow { shard, is_served: true, ids_until: until(shard) }).collect())
     }
 
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
@@ -180,6 +248,7 @@ impl Transaction for MemoryTransaction {
                 .iter()
                 .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
                 .collect(),
+            shards: wanted.shards.iter().map(|k| (*k, state.leases.get(k).copied().unwrap_or(0))).collect(),
             intents: state.intents.0,
             done: wanted.done.iter().filter_map(|k| Some((*k, *state.done.get(k)?))).collect(),
         })
@@ -190,8 +259,9 @@ impl Transaction for MemoryTransaction {
         let assocs = write.assocs.clone();
         let counts = write.counts.clone();
         let outcomes = write.outcomes.clone();
+        let leases = write.leases.clone();
+        let log = write.log.clone();
         let (intents, done, delivered) = (write.intents.clone(), write.done.clone(), write.delivered.clone());
-        let head = write.log.as_ref().map(|log| log.last);
         self.back.push(Box::new(move |state| {
             for (id, row) in objects {
                 match row {
@@ -204,9 +274,13 @@ impl Transaction for MemoryTransaction {
             }
             state.counts.extend(counts);
             state.outcomes.extend(outcomes);
+            state.leases.extend(leases);
+            if let Some(log) = log {
+                state.head = log.last;
+                state.log.push_back(log);
+            }
             state.done.extend(done);
             state.keep_intents(intents, &delivered);
-            state.head = head.unwrap_or(state.head);
         }));
         Ok(())
     }
@@ -216,6 +290,8 @@ impl Transaction for MemoryTransaction {
         self.back.into_iter().for_each(|change| change(&mut state));
         Ok(())
     }
+
+    async fn end(self: Box<Self>) {}
 }
 
 impl State {

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Error, Row};
 use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, ShardId, TypeId};
 
-use crate::backend::{AssocRow, CountRow, Fault, ListKey, ObjectRow, OutcomeRow, ShardRow};
+use crate::backend::{AssocRow, CountRow, Fault, ListKey, LogRow, LogRows, ObjectRow, OutcomeRow, ShardRow};
 use crate::store::{AsOf, EdgePage, ListHead};
 
 /// The version byte of stored data.
@@ -116,6 +116,33 @@ fn edge(row: &impl Columns, n: usize) -> Result<Option<Edge>, Error> {
         return Ok(None);
     }
     Ok(Some(Edge { id2: id(row, n)?, time: row.int(n + 1)? as EdgeTime, data: data(row, n + 2)? }))
+}
+
+/// Columns: epoch, last_lsn, committed_ms.
+pub(crate) fn log_age(row: &impl Columns) -> Result<(Position, u64), Error> {
+    Ok((position(row, 0)?, row.int(2)? as u64))
+}
+
+/// Columns: the head's epoch and lsn, then a row's first_lsn, last_lsn, committed_ms and payload, where these may be null.
+pub(crate) fn log<R: Columns>(rows: &[R]) -> Result<LogRows, Error> {
+    let head = head(rows)?;
+    let mut found = LogRows { head, rows: Vec::with_capacity(rows.len()) };
+    for row in rows {
+        if let Some(first) = row.maybe_int(2)? {
+            found.rows.push(LogRow {
+                first: Position::new(head.epoch, first as u64),
+                last: Position::new(head.epoch, row.int(3)? as u64),
+                committed_ms: row.int(4)? as u64,
+                payload: Bytes::from(row.bytes(5)?),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Columns of the first row: epoch, lsn.
+pub(crate) fn head<R: Columns>(rows: &[R]) -> Result<Position, Error> {
+    position(rows.first().ok_or_else(no_log)?, 0)
 }
 
 /// No row at all: the database has no log.

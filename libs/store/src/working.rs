@@ -10,18 +10,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    ClusterInfo, EdgeTime, Error, LogId, ObjectId, Position, Result, Schema, ShardId, ShardSet, TypeId, Write,
+    Clock, ClusterInfo, EdgeTime, Error, LogId, ObjectId, Position, Result, Schema, ShardId, ShardSet, TypeId, Write,
     WriteOutcome,
 };
+use tao_stream::{History, Piece, Ring};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::{Backend, Fault, ObjectRow};
 use crate::batch::{Lasting, encode_object};
-use crate::feed::{Feed, Subscription};
+use crate::epoch::NewEpoch;
+use crate::feed::{self, Feed, Follow};
+use crate::housekeeping::Housekeeping;
 use crate::intents::Delivered;
 use crate::lane::{Job, Lane, Queued, error};
 use crate::open::OpenOptions;
+use crate::shards::Served;
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
 /// Writes that may wait for the lane, and reads of objects for a connection.
@@ -44,6 +48,10 @@ pub(crate) struct Working {
     jobs: Mutex<Option<mpsc::Sender<Queued>>>,
     queued_bytes: Arc<AtomicUsize>,
     lane: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    served: Served,
+    /// Following the log, and keeping house.
+    tasks: Vec<JoinHandle<()>>,
     asks: mpsc::Sender<ObjectsAsk>,
     intents_made: watch::Receiver<Position>,
     intents_done: watch::Receiver<HashMap<LogId, Position>>,
@@ -52,47 +60,65 @@ pub(crate) struct Working {
 impl Working {
     pub fn start(
         backend: Arc<dyn Backend>,
-        info: ClusterInfo,
-        head: Position,
-        options: OpenOptions,
+        feed: Feed,
+        options: &OpenOptions,
         lasting: Lasting,
-        readers: usize,
+        head: Position,
     ) -> Self {
-        let feed = Arc::new(Feed::new(head));
+        let feed = Arc::new(feed);
+        let clock = options.clock.clone();
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let OpenOptions { clock, schema, log_retention, .. } = options;
         let queued_bytes = Arc::<AtomicUsize>::default();
-        let log_ttl_ms = log_retention.as_millis() as u64;
+        let served = lasting.shards.shown();
         let (made, intents_made) = watch::channel(Position::ZERO);
         let (done, intents_done) = watch::channel(HashMap::new());
         let lane = Lane {
             backend: backend.clone(),
             feed: feed.clone(),
-            clock,
-            log_ttl_ms,
+            clock: clock.clone(),
             queued_bytes: queued_bytes.clone(),
             lasting,
+            left: head,
             intents_made: made,
             intents_done: done,
         };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);
         let queue = Arc::new(AsyncMutex::new(queue));
-        for _ in 0..readers {
+        for _ in 0..(options.max_connections / 2).max(1) {
             tokio::spawn(gather(backend.clone(), queue.clone()));
         }
+        let follow = Follow { feed: feed.clone(), backend: backend.clone(), clock: clock.clone() };
+        let housekeeping = Housekeeping {
+            backend: backend.clone(),
+            clock: clock.clone(),
+            ring: feed.ring.clone(),
+            log_retention: options.log_retention,
+        };
         Self {
             backend,
-            info,
-            schema,
+            info: feed.info(),
+            schema: options.schema.clone(),
             feed,
             jobs: Mutex::new(Some(jobs)),
             queued_bytes,
             lane: Mutex::new(Some(lane)),
+            clock,
+            served,
+            tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
             asks,
             intents_made,
             intents_done,
         }
+    }
+
+    /// An id of a shard that does not exist is left to whoever looks for it.
+    fn check_served(&self, id: ObjectId) -> Result<()> {
+        let shard = self.info.layout.shard(id);
+        if shard.0 >= self.info.layout.shards() || self.served.lock().contains(shard) {
+            return Ok(());
+        }
+        Err(Error::WrongShard { shard: shard.0 })
     }
 
     fn enqueue(&self, job: Job) -> Result<()> {
@@ -156,6 +182,7 @@ impl Store for Working {
     }
 
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>> {
+        ids.iter().try_for_each(|id| self.check_served(*id))?;
         let stopping = || Error::unavailable("the storage shard is stopping");
         let (to, answer) = oneshot::channel();
         self.asks.try_send((ids.to_vec(), to)).map_err(|error| match error {
@@ -172,10 +199,12 @@ impl Store for Working {
     }
 
     async fn list(&self, id1: ObjectId, atype: TypeId, newest: usize) -> Result<AsOf<ListHead>> {
+        self.check_served(id1)?;
         self.backend.list((id1, atype), newest, MAX_ANSWER).await.map_err(error)
     }
 
     async fn scan(&self, scan: Scan) -> Result<AsOf<EdgePage>> {
+        self.check_served(scan.id1)?;
         self.backend.scan(&scan, MAX_ANSWER).await.map_err(error)
     }
 
@@ -187,6 +216,7 @@ impl Store for Working {
         low: EdgeTime,
         high: EdgeTime,
     ) -> Result<AsOf<EdgePage>> {
+        self.check_served(id1)?;
         self.backend.edges((id1, atype), id2s, (low, high), MAX_ANSWER).await.map_err(error)
     }
 
@@ -229,12 +259,31 @@ impl Store for Working {
         self.backend.head().await.map_err(error)
     }
 
-    fn subscribe(&self) -> Result<Subscription> {
-        self.feed.subscribe()
+    fn ring(&self) -> &Ring {
+        &self.feed.ring
     }
 
-    fn is_owner(&self) -> bool {
-        self.feed.is_confirmed()
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<Vec<Piece>> {
+        let found = self.backend.log_after(after, max_bytes).await.map_err(error)?;
+        if after > found.head {
+            return Err(Error::TokenFromFuture { seen: after, head: found.head });
+        }
+        let is_kept = found.rows.first().is_some_and(|row| row.first.lsn <= after.lsn + 1);
+        if after != found.head && !is_kept {
+            return Err(Error::ChangesExpired { after });
+        }
+        found.rows.iter().map(feed::piece).collect()
+    }
+
+    async fn log_position_back(&self, back: Duration, max_changes: u64) -> Result<Position> {
+        let back = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        self.backend.log_since(self.clock.now_ms().saturating_sub(back), max_changes).await.map_err(error)
+    }
+
+    async fn begin_epoch(&self, seen: Position) -> Result<Position> {
+        let head = self.backend.begin_epoch(NewEpoch::Beyond(seen)).await.map_err(error)?;
+        self.feed.enter(head);
+        Ok(head)
     }
 
     async fn close(&self) {
@@ -245,7 +294,32 @@ impl Store for Working {
         {
             tracing::error!(%error, "the lane did not end by itself");
         }
-        self.feed.lose();
+        self.feed.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.backend.close().await;
+    }
+}
+
+/// Changes that a stream goes back at the most.
+const MAX_BACK: u64 = 1_000_000;
+/// Bytes of history that are read at once.
+const PAGE: usize = 1024 * 1024;
+
+/// Without [`Store::close`], as when its owner is unwinding: what is queued is still done.
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.feed.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[async_trait]
+impl History for Working {
+    async fn after(&self, position: Position) -> Result<Vec<Piece>> {
+        self.log_after(position, PAGE).await
+    }
+
+    async fn back(&self, back: Duration) -> Result<Position> {
+        self.log_position_back(back, MAX_BACK).await
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tao_harness::{Postgres, TempDir, eventually_async};
 use tao_model::{
-    AssocRef, Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
+    AssocRef, Clock, ClusterId, Data, Error, IdLayout, LogId, ObjectId, Placement, Schema, ShardId, ShardSet,
+    SystemClock, TypeId, Write,
 };
-use tao_store::{OpenError, OpenOptions, Store, WriteContext, open};
+use tao_store::{OpenError, OpenOptions, Scan, Store, WriteContext, open};
 
 const SCHEMA: &str = r#"
     version = 1
@@ -32,6 +33,11 @@ const VISITED: TypeId = TypeId(3);
 
 fn options(url: &str) -> OpenOptions {
     OpenOptions::new(url, Arc::new(Schema::parse(SCHEMA).unwrap()), IdLayout::STANDARD)
+}
+
+/// With the shards that [`shards_elsewhere`] leaves.
+fn few(url: &str) -> OpenOptions {
+    OpenOptions { shards: "0-7".parse().unwrap(), ..options(url) }
 }
 
 fn add(placement: Placement) -> Write {
@@ -85,6 +91,7 @@ impl Database {
 async fn sqlite_opens_as_it_should() {
     opened_at_once(&Database::Sqlite(TempDir::new().unwrap())).await;
     refused_untouched(&Database::Sqlite(TempDir::new().unwrap())).await;
+    half_a_cluster(&Database::Sqlite(TempDir::new().unwrap())).await;
     let database = Database::Sqlite(TempDir::new().unwrap());
     shards_elsewhere(&database).await;
     crashed(&database).await;
@@ -96,6 +103,9 @@ async fn postgres_opens_as_it_should() {
     let database = Database::postgres(Box::new(Postgres::start().unwrap()), "at_once");
     opened_at_once(&database).await;
     let Database::Postgres(postgres, _) = database else { unreachable!("made above") };
+    let database = Database::postgres(postgres, "half");
+    half_a_cluster(&database).await;
+    let Database::Postgres(postgres, _) = database else { unreachable!("made above") };
     let database = Database::postgres(postgres, "untouched");
     refused_untouched(&database).await;
     shards_elsewhere(&database).await;
@@ -103,7 +113,7 @@ async fn postgres_opens_as_it_should() {
     forgotten(&database).await;
 }
 
-/// Several processes that find it empty make one cluster, and one of them keeps it.
+/// Several processes that find it empty make one cluster.
 async fn opened_at_once(database: &Database) {
     let url = database.url();
     let opening: Vec<_> = (0..6).map(|_| tokio::spawn(open(options(&url)))).collect();
@@ -112,14 +122,9 @@ async fn opened_at_once(database: &Database) {
         stores.push(open.await.unwrap().unwrap());
     }
     assert!(stores.iter().all(|store| store.info() == stores[0].info()));
-    let mut owners = 0;
     for store in &stores {
-        match write(&**store, add(Placement::Anywhere)).await {
-            Ok(_) => owners += 1,
-            Err(error) => assert!(matches!(error, Error::Unavailable { not_applied: true, .. }), "{error:?}"),
-        }
+        write(&**store, add(Placement::Anywhere)).await.expect("all of them may write");
     }
-    assert_eq!(owners, 1);
     for store in stores {
         store.close().await;
     }
@@ -128,32 +133,36 @@ async fn opened_at_once(database: &Database) {
 /// What is refused is not changed before.
 async fn refused_untouched(database: &Database) {
     let url = database.url();
-    let cluster = ClusterId([9; 16]);
-    let strange = || OpenOptions { expect_cluster: Some(cluster), ..options(&url) };
-    let error = open(strange()).await.err().expect("refused");
-    assert!(matches!(error, OpenError::Empty(expected) if expected == cluster), "{error}");
-    let tables = match database {
-        Database::Postgres(..) => "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'",
-        Database::Sqlite(_) => "SELECT count(*) FROM sqlite_master",
-    };
-    assert_eq!(database.number(tables).await, 0);
+    let strange = || OpenOptions { cluster: Some(ClusterId([9; 16])), ..options(&url) };
+    let none = OpenOptions { shards: "1000-1024".parse().unwrap(), ..options(&url) };
+    assert!(matches!(open(none).await.err(), Some(OpenError::NoSuchShard(_))));
 
     let store = open(options(&url)).await.unwrap();
     let info = store.info();
     store.close().await;
     // As an older version of tao would have left it.
-    let migrations = "SELECT count(*) FROM _sqlx_migrations";
-    let all = database.number(migrations).await;
-    database.number("DELETE FROM _sqlx_migrations WHERE version = 10").await;
-    database.number("ALTER TABLE log_head DROP COLUMN intents").await;
+    database.number("DELETE FROM _sqlx_migrations WHERE version > 1").await;
+    for column in ["shards_version", "system_id", "timeline", "intents"] {
+        if matches!(database, Database::Postgres(..)) || ["shards_version", "intents"].contains(&column) {
+            database.number(&format!("ALTER TABLE log_head DROP COLUMN {column}")).await;
+        }
+    }
     database.number("DROP TABLE intents_done").await;
+    database.number("ALTER TABLE log_head ADD COLUMN owner text NOT NULL DEFAULT 'somebody'").await;
     assert!(
         matches!(open(strange()).await.err(), Some(OpenError::OtherCluster { found, .. }) if found == info.cluster)
     );
     let layout = IdLayout::new(42, 12, 10, 4096).unwrap();
-    assert!(matches!(open(OpenOptions { layout, ..options(&url) }).await.err(), Some(OpenError::OtherLayout { .. })));
-    assert_eq!(database.number(migrations).await, all - 1, "not brought to this version");
-    let expected = OpenOptions { expect_cluster: Some(info.cluster), ..options(&url) };
+    let shards = ShardSet::all(&layout);
+    let other = open(OpenOptions { layout, shards, ..options(&url) }).await.err();
+    assert!(matches!(other, Some(OpenError::OtherLayout { .. })));
+    let other = open(OpenOptions { log: LogId(1), ..options(&url) }).await.err();
+    assert!(matches!(other, Some(OpenError::OtherLog { found: 0, expected: 1 })));
+    let half: ShardSet = "0-511".parse().unwrap();
+    let other = open(OpenOptions { shards: half.clone(), ..options(&url) }).await.err().expect("refused");
+    assert!(matches!(&other, OpenError::OtherShards { expected, .. } if *expected == half), "{other}");
+    assert_eq!(database.number("SELECT count(*) FROM _sqlx_migrations").await, 1, "not brought to this version");
+    let expected = OpenOptions { cluster: Some(info.cluster), ..options(&url) };
     let store = open(expected).await.unwrap();
     assert_eq!(store.info(), info);
     store.close().await;
@@ -174,10 +183,42 @@ async fn shards_elsewhere(database: &Database) {
 
     refuse_what_is_elsewhere(&*store, &there).await;
     store.close().await;
-    let again = open(options(&url)).await.unwrap();
+    assert!(matches!(open(options(&url)).await.err(), Some(OpenError::OtherShards { .. })));
+    let again = open(OpenOptions { shards: "0-5".parse().unwrap(), ..options(&url) }).await.unwrap();
     assert_eq!(again.info(), store.info());
     refuse_what_is_elsewhere(&*again, &there).await;
     again.close().await;
+    let all = "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) VALUES (7, 1, 0, 0, 0)";
+    database.number(all).await;
+    database.number("UPDATE shards SET state = 1").await;
+    database.number("UPDATE log_head SET shards_version = shards_version + 1").await;
+}
+
+/// A database of its own for each part of a cluster.
+async fn half_a_cluster(database: &Database) {
+    let shards: ShardSet = "512-1023".parse().unwrap();
+    let cluster = ClusterId([7; 16]);
+    let options =
+        || OpenOptions { cluster: Some(cluster), log: LogId(1), shards: shards.clone(), ..options(&database.url()) };
+    let store = open(options()).await.unwrap();
+    assert_eq!((store.info().cluster, store.info().log), (cluster, LogId(1)));
+    let elsewhere = write(&*store, add(Placement::Shard(ShardId(511)))).await;
+    assert_eq!(elsewhere, Err(Error::WrongShard { shard: 511 }));
+    let layout = store.info().layout;
+    for _ in 0..20 {
+        let id = write(&*store, add(Placement::Anywhere)).await.unwrap();
+        assert!(shards.contains(layout.shard(id)));
+        assert!(store.objects(&[id]).await.unwrap().value[0].is_some());
+    }
+    let id = ObjectId::new(1 << 12).unwrap();
+    let scan = Scan { id1: id, atype: VISITED, after: None, offset: 0, limit: 1, low: 0, high: 1 };
+    let wrong = Error::WrongShard { shard: 1 };
+    assert_eq!(store.objects(&[id]).await.unwrap_err(), wrong);
+    assert_eq!(store.list(id, VISITED, 1).await.unwrap_err(), wrong);
+    assert_eq!(store.edges(id, VISITED, &[id], 0, 1).await.unwrap_err(), wrong);
+    assert_eq!(store.scan(scan).await.unwrap_err(), wrong);
+    store.close().await;
+    open(options()).await.unwrap().close().await;
 }
 
 fn link(id1: ObjectId, atype: TypeId, id2: ObjectId) -> Write {
@@ -236,10 +277,10 @@ impl Clock for Behind {
 async fn crashed(database: &Database) {
     let url = database.url();
     let shard = Some(ShardId(3));
-    let store = open(options(&url)).await.unwrap();
+    let store = open(few(&url)).await.unwrap();
     let mut last = store.allocate(shard, 1_000).await.unwrap()[999];
     for clock in [Arc::new(SystemClock) as Arc<dyn Clock>, Arc::new(Behind), Arc::new(Behind)] {
-        let store = open(OpenOptions { clock, ..options(&url) }).await.unwrap();
+        let store = open(OpenOptions { clock, ..few(&url) }).await.unwrap();
         let ids = store.allocate(shard, 5_000).await.unwrap();
         assert!(ids[0] > last && ids.is_sorted());
         last = ids[4_999];
@@ -251,7 +292,7 @@ async fn forgotten(database: &Database) {
     let url = database.url();
     let rows = "SELECT count(*) FROM change_log";
     assert!(database.number(rows).await > 0);
-    let store = open(OpenOptions { log_retention: Duration::ZERO, ..options(&url) }).await.unwrap();
+    let store = open(OpenOptions { log_retention: Duration::ZERO, ..few(&url) }).await.unwrap();
     let emptied = async || match database.number(rows).await {
         0 => Ok(()),
         left => Err(std::io::Error::other(format!("{left} rows are left")).into()),

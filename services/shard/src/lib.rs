@@ -2,7 +2,6 @@
 //! touches SQL.
 
 pub mod config;
-mod feed;
 mod server;
 mod service;
 

@@ -42,10 +42,10 @@ pub async fn run<L: Listener>(
     let gate = readiness.gate("store");
     gate.not_ready("opening the store");
     let mut options = OpenOptions::new(config.store, schema, config.layout);
-    options.clock = clock.clone();
+    options.clock = clock;
     options.max_connections = config.store_connections;
     let store = tao_store::open(options).await?;
-    let service = ShardService::new(store.clone(), clock);
+    let service = ShardService::new(store.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;

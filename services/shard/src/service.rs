@@ -1,27 +1,26 @@
 //! Answers leaders from the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{Clock, EdgeKey, Error, Position, Result, TypeId, Write};
+use tao_model::{EdgeKey, Error, Position, Result, TypeId, Write};
 use tao_proto::{convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
-
-use crate::feed;
+use tao_stream::Origin;
 
 /// The storage shard's side of the stream between tiers.
 #[derive(Clone)]
 pub struct ShardService {
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
 }
 
 impl ShardService {
     /// Over this store.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
     }
 
     async fn answer(&self, context: CallContext, op: Op) -> Result<TierReply> {
@@ -71,8 +70,26 @@ impl ShardService {
                 let ids = ids.into_iter().map(tao_model::ObjectId::get).collect();
                 TierReply { as_of: Position::ZERO, body: ReplyBody::Ids(internal::AllocatedIds { ids }) }
             }
-            Op::LogRead(_) => return Err(Error::ChangesExpired { after: context.floor }),
+            Op::LogRead(read) => self.log(read).await?,
         })
+    }
+}
+
+impl ShardService {
+    async fn log(&self, read: internal::LogRead) -> Result<TierReply> {
+        use internal::log_read::From;
+        let (as_of, pieces) = match read.from {
+            Some(From::After(after)) => {
+                let pieces = self.store.after(after.into()).await?;
+                (pieces.last().map_or_else(|| after.into(), |piece| piece.last), pieces)
+            }
+            Some(From::BackMs(ms)) => (self.store.back(Duration::from_millis(ms)).await?, Vec::new()),
+            None => return Err(Error::invalid("from", "is required")),
+        };
+        let pieces = pieces
+            .into_iter()
+            .map(|piece| internal::Changes { previous: Some(piece.previous.into()), changes: piece.changes });
+        Ok(TierReply { as_of, body: ReplyBody::Log(internal::LogPage { pieces: pieces.collect() }) })
     }
 }
 
@@ -107,7 +124,14 @@ impl TierHandler for ShardService {
         request: internal::SubscribeRequest,
     ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
         tracing::info!(subscriber = request.subscriber, "change stream opened");
-        feed::stream(self.store.clone(), self.clock.clone())
+        let origin = Origin::from(&request);
+        if let Origin::After(seen) = origin
+            && seen > self.store.head().await?
+        {
+            // It has seen what the log does not have: history was undone, and others must hear of it too.
+            self.store.begin_epoch(seen).await?;
+        }
+        tao_stream::subscribe(self.store.ring(), self.store.clone(), origin).await
     }
 }
 
