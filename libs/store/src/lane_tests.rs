@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tao_model::{
-    ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, ShardSet,
-    SystemClock, TypeId, Value, Write,
+    ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, ShardId,
+    ShardSet, SystemClock, TypeId, Value, Write,
 };
 use tao_stream::Origin;
 use tokio::sync::Semaphore;
@@ -21,7 +21,7 @@ use crate::epoch::NewEpoch;
 use crate::listener::Listener;
 use crate::memory::MemoryBackend;
 use crate::open::{OpenOptions, start};
-use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
 const START: Position = Position::new(1_900_000_000, 0);
 
@@ -114,6 +114,14 @@ impl Backend for Shared {
         max_bytes: usize,
     ) -> Result<AsOf<EdgePage>, Fault> {
         self.0.memory.edges(key, id2s, times, max_bytes).await
+    }
+
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        self.0.memory.intents(shards, after, limit).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        self.0.memory.intents_waiting().await
     }
 
     async fn head(&self) -> Result<Position, Fault> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::query;
-use tao_model::{EdgeTime, ObjectId, Position};
+use tao_model::{EdgeTime, ObjectId, Position, ShardId};
 use tokio::time::timeout;
 
 use crate::backend::{
@@ -17,8 +17,9 @@ use crate::backend::{
     WriteBack,
 };
 use crate::epoch::NewEpoch;
+use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
 use connect::{Connections, Lease, within};
@@ -173,6 +174,16 @@ impl Backend for PostgresBackend {
         rows::page(&self.readers.read(run).await?, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let rows = self.readers.read(|| intents_sql::pg_page(shards, after, limit)).await?;
+        intents_sql::page(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let rows = self.aside.read(|| query(intents_sql::WAITING)).await?;
+        intents_sql::waiting(&rows).map_err(|e| fault(&e))
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         let rows = self.readers.read(|| query("SELECT epoch, lsn FROM log_head")).await?;
         rows::head(&rows).map_err(|e| fault(&e))
@@ -299,6 +310,7 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
             found.shards.insert(row.shard, row.ids_until);
         }
     }
+    intents_sql::pg_load(connection, wanted, &mut found).await?;
     Ok(found)
 }
 
@@ -334,6 +346,7 @@ async fn write(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result
                    WHERE s.shard = u.shard AND s.ids_until < u.until";
         query(sql).bind(shard).bind(until).execute(&mut *connection).await?;
     }
+    intents_sql::pg_write(connection, write).await?;
     if let Some(log) = &write.log {
         let sql = "WITH logged AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
                    VALUES ($1, $2, $3, $4, $5)) UPDATE log_head SET lsn = $3";

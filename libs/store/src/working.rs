@@ -10,10 +10,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    Clock, ClusterInfo, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
+    Clock, ClusterInfo, EdgeTime, Error, LogId, ObjectId, Position, Result, Schema, ShardId, ShardSet, TypeId, Write,
+    WriteOutcome,
 };
 use tao_stream::{History, Piece, Ring};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::{Backend, Fault, ObjectRow};
@@ -21,10 +22,11 @@ use crate::batch::{Lasting, encode_object};
 use crate::epoch::NewEpoch;
 use crate::feed::{self, Feed, Follow};
 use crate::housekeeping::Housekeeping;
+use crate::intents::Delivered;
 use crate::lane::{Job, Lane, Queued, error};
 use crate::open::OpenOptions;
 use crate::shards::Served;
-use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
 /// Writes that may wait for the lane, and reads of objects for a connection.
 const MAX_QUEUED: usize = 16 * 1024;
@@ -51,6 +53,8 @@ pub(crate) struct Working {
     /// Following the log, and keeping house.
     tasks: Vec<JoinHandle<()>>,
     asks: mpsc::Sender<ObjectsAsk>,
+    intents_made: watch::Receiver<Position>,
+    intents_done: watch::Receiver<HashMap<LogId, Position>>,
 }
 
 impl Working {
@@ -66,6 +70,8 @@ impl Working {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
         let queued_bytes = Arc::<AtomicUsize>::default();
         let served = lasting.shards.shown();
+        let (made, intents_made) = watch::channel(Position::ZERO);
+        let (done, intents_done) = watch::channel(HashMap::new());
         let lane = Lane {
             backend: backend.clone(),
             feed: feed.clone(),
@@ -73,6 +79,8 @@ impl Working {
             queued_bytes: queued_bytes.clone(),
             lasting,
             left: head,
+            intents_made: made,
+            intents_done: done,
         };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);
@@ -99,6 +107,8 @@ impl Working {
             served,
             tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
             asks,
+            intents_made,
+            intents_done,
         }
     }
 
@@ -220,6 +230,29 @@ impl Store for Working {
         let (to, answer) = oneshot::channel();
         self.enqueue(Job::Allocate(shard, count, to))?;
         self.outcome(answer).await
+    }
+
+    async fn intents(&self, shards: &ShardSet, after: Position, limit: usize) -> Result<IntentPage> {
+        let shards: Vec<_> = shards.iter().collect();
+        self.backend.intents(&shards, after, limit).await.map_err(error)
+    }
+
+    async fn delivered(&self, shards: &ShardSet, up_to: Position) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        self.enqueue(Job::Delivered(Delivered { shards: shards.clone(), up_to }, to))?;
+        self.outcome(answer).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting> {
+        self.backend.intents_waiting().await.map_err(error)
+    }
+
+    fn intents_made(&self) -> watch::Receiver<Position> {
+        self.intents_made.clone()
+    }
+
+    fn intents_done(&self) -> watch::Receiver<HashMap<LogId, Position>> {
+        self.intents_done.clone()
     }
 
     async fn head(&self) -> Result<Position> {
