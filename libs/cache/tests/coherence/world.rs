@@ -34,6 +34,8 @@ struct Written {
     then: usize,
     log: usize,
     changes: Vec<Change>,
+    /// Of a write that found nothing to change: of what, and when.
+    unchanged: Option<(Key, Position)>,
 }
 
 /// A session's read through a follower.
@@ -123,8 +125,11 @@ impl World {
 
     /// A session writes through a follower and a leader.
     fn write(&mut self, log: usize, follower: usize, leader: usize, [a, b, c]: [u8; 3]) {
-        let changes = self.logs[log].commit(log, a / 2, b / 8, c);
-        let written = Written { to: Node::Leader(leader), then: follower, log, changes };
+        let is_needless = c % 8 == 7;
+        let key = keys(log)[usize::from(a / 2) % keys(log).len()];
+        let changes = if is_needless { Vec::new() } else { self.logs[log].commit(log, a / 2, b / 8, c) };
+        let unchanged = is_needless.then(|| (key, self.logs[log].head()));
+        let written = Written { to: Node::Leader(leader), then: follower, log, changes, unchanged };
         if c & 16 == 16 {
             // Acknowledged at once.
             self.apply_written(written);
@@ -168,7 +173,10 @@ impl World {
     }
 
     fn apply_written(&mut self, written: Written) {
-        let Written { to, then, log, ref changes } = written;
+        let Written { to, then, log, ref changes, unchanged } = written;
+        if let (Node::Follower(f), Some((key, at))) = (to, unchanged) {
+            self.followers[f][log].memory().outdate(&key, at);
+        }
         match to {
             Node::Leader(l) => {
                 self.leaders[l][log].reader.apply_write(changes);
@@ -176,14 +184,15 @@ impl World {
             }
             Node::Follower(f) => {
                 self.followers[f][log].reader.apply_write(changes);
-                for change in changes {
-                    if !self.logs[log].holds(change.position) {
+                let changed = changes.iter().map(|change| (change.key(), change.position));
+                for (key, at) in changed.chain(unchanged) {
+                    if !self.logs[log].holds(at) {
                         continue;
                     }
-                    let at = self.acknowledged[f].entry(change.key()).or_default();
-                    *at = change.position.max(*at);
-                    self.newest[f] = Some((log, change.key()));
-                    self.merge(change.key(), change.position);
+                    let known = self.acknowledged[f].entry(key).or_default();
+                    *known = at.max(*known);
+                    self.newest[f] = Some((log, key));
+                    self.merge(key, at);
                 }
             }
         }
@@ -437,7 +446,7 @@ impl World {
         // What was undone is often done again at once.
         if b & 8 == 8 {
             let changes = self.logs[log].commit_to(key, b / 2, b);
-            self.writes.push(Written { to: Node::Leader(l), then: f, log, changes });
+            self.writes.push(Written { to: Node::Leader(l), then: f, log, changes, unchanged: None });
         }
     }
 
