@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Key, Position, Result};
 
 use crate::entry::{Entry, Fresh};
@@ -30,7 +31,8 @@ impl Need {
             (None, Some(_)) => false,
             (Some(own), Some(other)) => own <= other,
         };
-        self.floor >= other.floor && self.newest >= other.newest && is_young
+        let is_high = self.floor >= other.floor || is_off(Rule::FlightFloor);
+        is_high && self.newest >= other.newest && is_young
     }
 }
 

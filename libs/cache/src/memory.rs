@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tao_model::limits::MAX_ANSWER;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ChangeKind, Clock, Key, Position};
 
 use crate::counts::StreamCounts;
@@ -89,13 +90,23 @@ impl Weighter<Key, Arc<Kept>> for ByBytes {
     }
 }
 
-type Stripe = Mutex<[Position; BUCKETS]>;
+type Stripe = Mutex<Box<[Position]>>;
+
+/// Parts of a cache have locks of their own. The largest list must fit into one, however many cores there are.
+fn parts(capacity_bytes: u64) -> usize {
+    let fitting = capacity_bytes as usize / (4 * MAX_ANSWER);
+    if fitting <= 1 {
+        return 1;
+    }
+    fitting.min(4 * thread::available_parallelism().map_or(1, NonZero::get))
+}
 
 /// See the module.
 pub struct MemoryCache {
     entries: Cache<Key, Arc<Kept>, ByBytes>,
     hasher: FixedState,
     stripes: Vec<Stripe>,
+    buckets: usize,
     stream: AtomicCell<Stream>,
     /// The memory knows every change after it. Written only under all stripes' locks.
     w0: AtomicCell<Position>,
@@ -107,20 +118,23 @@ pub struct MemoryCache {
 impl MemoryCache {
     /// Empty, without a stream: nothing is cached until [`MemoryCache::start`].
     pub fn new(options: CacheOptions) -> Self {
-        let items = (options.capacity_bytes / 512).clamp(1024, 1 << 28) as usize;
-        // Parts of the cache have locks of their own; the largest list must fit into one, however many cores there are.
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let parts = (cores * 4).min(options.capacity_bytes as usize / (4 * MAX_ANSWER)).max(1);
+        Self::with_memory(options, STRIPES, BUCKETS)
+    }
+
+    /// With another number of locks, and of buckets of the memory of changes for each.
+    pub fn with_memory(options: CacheOptions, stripes: usize, buckets: usize) -> Self {
+        let items = (options.capacity_bytes / 512).clamp(64, 1 << 28) as usize;
         let sizes = OptionsBuilder::new()
             .estimated_items_capacity(items)
             .weight_capacity(options.capacity_bytes)
-            .shards(parts)
+            .shards(parts(options.capacity_bytes))
             .build()
             .expect("both sizes are given");
         Self {
             entries: Cache::with_options(sizes, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             hasher: FixedState::default(),
-            stripes: (0..STRIPES).map(|_| Mutex::new([Position::ZERO; BUCKETS])).collect(),
+            stripes: (0..stripes).map(|_| Mutex::new(vec![Position::ZERO; buckets].into())).collect(),
+            buckets,
             stream: AtomicCell::new(Stream::default()),
             w0: AtomicCell::new(Position::ZERO),
             clock: options.clock,
@@ -151,7 +165,8 @@ impl MemoryCache {
 
     fn place(&self, key: &Key) -> (usize, usize) {
         let hash = self.hasher.hash_one(key) as usize;
-        (hash % STRIPES, hash / STRIPES % BUCKETS)
+        let stripes = self.stripes.len();
+        (hash % stripes, hash / stripes % self.buckets)
     }
 
     /// Rules 1 and 2.
@@ -163,20 +178,32 @@ impl MemoryCache {
     pub(crate) fn lookup_within(&self, key: &Key, newest: usize, floor: Position, staleness_ms: Option<u64>) -> Lookup {
         // Rule 1: `applied` before the entry. An entry of this generation has had every change up to `applied`.
         let stream = self.stream.load();
-        if let Some(kept) = self.entries.get(key)
+        let found = self.entries.get(key);
+        let stream = if is_off(Rule::AppliedLoadedFirst) { self.load_late() } else { stream };
+        if let Some(kept) = found
             && kept.generation == stream.generation
             && staleness_ms.is_none_or(|ms| self.heard_within(stream, ms))
         {
             let freshness = kept.as_of.max(stream.applied);
             if freshness >= floor && kept.entry.covers(newest) {
-                return Lookup::Hit(kept.entry.clone(), freshness);
+                let sent = if is_off(Rule::FreshnessSent) { kept.as_of } else { freshness };
+                return Lookup::Hit(kept.entry.clone(), sent);
             }
         }
         Lookup::Miss(self.floor(key, floor))
     }
 
+    /// What a cache would do that loaded `applied` after the entry, when it is interrupted there.
+    fn load_late(&self) -> Stream {
+        thread::yield_now();
+        self.stream.load()
+    }
+
     /// Rule 2: what the next tier is asked for at least.
     pub fn floor(&self, key: &Key, floor: Position) -> Position {
+        if is_off(Rule::MissFloor) {
+            return floor;
+        }
         let (stripe, bucket) = self.place(key);
         let remembered = self.stripes[stripe].lock()[bucket];
         floor.max(remembered).max(self.w0.load())
@@ -185,11 +212,21 @@ impl MemoryCache {
     /// Rules 4 and 8: a value arrives, from the next tier or from Redis. Says how fresh it is here; `None` when it may
     /// lack changes that are known: it may then answer the request that asked for it, and nobody else.
     pub fn fill(&self, key: Key, as_of: Position, entry: Entry) -> Option<Position> {
+        self.take(key, as_of, entry, is_off(Rule::FillTestedOnArrival))
+    }
+
+    /// As [`MemoryCache::fill`], of a value that Redis had.
+    pub fn fill_stored(&self, key: Key, stored: Position, entry: Entry) -> Option<Position> {
+        self.take(key, stored, entry, is_off(Rule::RedisTested))
+    }
+
+    fn take(&self, key: Key, as_of: Position, entry: Entry, is_untested: bool) -> Option<Position> {
         let (stripe, bucket) = self.place(&key);
         let memory = self.stripes[stripe].lock();
         let stream = self.stream.load();
         // Rule 7: nothing is cached for a log without a stream.
-        if !stream.connected || as_of < self.w0.load() || as_of < memory[bucket] {
+        let may_lack = as_of < self.w0.load() || as_of < memory[bucket];
+        if !stream.connected || may_lack && !is_untested {
             self.counts.fills_refused.increment(1);
             return None;
         }
@@ -213,14 +250,16 @@ impl MemoryCache {
         let (stripe, bucket) = self.place(&key);
         let mut memory = self.stripes[stripe].lock();
         // Always remembered, whatever becomes of the entry.
-        memory[bucket] = memory[bucket].max(change.position);
+        if !(is_off(Rule::AlwaysRemembered) && self.entries.peek(&key).is_some()) {
+            memory[bucket] = memory[bucket].max(change.position);
+        }
         let generation = self.stream.load().generation;
         let Some(kept) = self.entries.peek(&key) else { return };
         if kept.generation != generation {
             self.entries.remove(&key);
             return;
         }
-        if kept.as_of >= change.position {
+        if kept.as_of >= change.position && !is_off(Rule::OldChangesSkipped) {
             return;
         }
         let entry = match (&change.kind, &kept.entry) {
@@ -230,7 +269,8 @@ impl MemoryCache {
             }
             // A base of another epoch may hold what was undone: a write's answer can come before the stream's reset.
             (ChangeKind::List { prev, count, delta, .. }, Entry::List(list))
-                if kept.as_of >= *prev && kept.as_of.epoch == change.position.epoch =>
+                if (kept.as_of >= *prev || is_off(Rule::DeltaPredecessor))
+                    && (kept.as_of.epoch == change.position.epoch || is_off(Rule::DeltaBaseEpoch)) =>
             {
                 Entry::List(Arc::new(list.with_delta(*count, delta)))
             }
@@ -279,14 +319,15 @@ impl MemoryCache {
 
     /// Rule 6: the stream has sent everything up to `position`, which was all that there was at `time_ms` by the storage shard's clock.
     pub fn heartbeat(&self, position: Position, time_ms: u64) -> Result<(), Gap> {
-        let stream = self.follows(position)?;
-        self.move_on(stream, Stream { heartbeat_ms: time_ms, ..stream })
+        let stream = if is_off(Rule::HeartbeatClaimsNothing) { self.stream.load() } else { self.follows(position)? };
+        let claimed = if is_off(Rule::HeartbeatClaimsNothing) { position } else { stream.applied };
+        self.move_on(stream, Stream { heartbeat_ms: time_ms, applied: stream.applied.max(claimed), ..stream })
     }
 
     /// The state of the stream, if there is one and `previous` is not ahead of it.
     fn follows(&self, previous: Position) -> Result<Stream, Gap> {
         let stream = self.stream.load();
-        let follows = stream.connected && stream.reaches(previous);
+        let follows = stream.connected && (stream.reaches(previous) || is_off(Rule::Gapless));
         follows.then_some(stream).ok_or(Gap { previous, applied: stream.applied })
     }
 
@@ -298,12 +339,20 @@ impl MemoryCache {
 
     /// Rule 7: a stream begins after `position`. All entries are dropped, the memory is kept.
     pub fn start(&self, position: Position) {
-        let _all = self.all();
-        self.w0.store(self.w0.load().max(position));
+        let mut all = self.all();
+        if !is_off(Rule::ResetRaisesW0) {
+            self.w0.store(self.w0.load().max(position));
+        }
+        if is_off(Rule::ResetKeepsMemory) {
+            all.iter_mut().for_each(|stripe| stripe.fill(Position::ZERO));
+        }
         let before = self.stream.load();
-        let generation = before.generation + 1;
+        let keeps = is_off(Rule::ResetDropsEntries) && before.generation > 0;
+        let generation = if keeps { before.generation } else { before.generation + 1 };
         self.stream.store(Stream { applied: position, generation, heartbeat_ms: 0, connected: true });
-        self.entries.clear();
+        if !keeps {
+            self.entries.clear();
+        }
         self.counts.reset(before.generation == 0, before.applied.epoch == position.epoch);
         self.counts.applied_lsn.set(position.lsn as f64);
     }
@@ -319,9 +368,12 @@ impl MemoryCache {
     pub fn resume(&self, position: Position) -> bool {
         let _all = self.all();
         let stream = self.stream.load();
-        let resumes = stream.generation > 0 && stream.reaches(position);
+        let is_other = position.epoch != stream.applied.epoch;
+        let pretends = if is_other { is_off(Rule::EpochResets) } else { is_off(Rule::ResumesWhereKnown) };
+        let resumes = stream.generation > 0 && (stream.reaches(position) || pretends);
         if resumes {
-            self.stream.store(Stream { heartbeat_ms: 0, connected: true, ..stream });
+            let applied = if pretends { stream.applied.max(position) } else { stream.applied };
+            self.stream.store(Stream { applied, heartbeat_ms: 0, connected: true, ..stream });
             self.counts.resumes.increment(1);
         }
         resumes
@@ -334,8 +386,16 @@ impl MemoryCache {
         let _ = self.stream.fetch_update(|stream| Some(Stream { heartbeat_ms: 0, connected: false, ..stream }));
     }
 
-    fn all(&self) -> Vec<MutexGuard<'_, [Position; BUCKETS]>> {
+    fn all(&self) -> Vec<MutexGuard<'_, Box<[Position]>>> {
         self.stripes.iter().map(|stripe| stripe.lock()).collect()
+    }
+
+    /// What a cache would do that took a write's answer for a piece of the stream.
+    pub(crate) fn claim(&self, position: Position) {
+        let _ = self.stream.fetch_update(|stream| {
+            let applied = stream.applied.max(position);
+            (applied.epoch == stream.applied.epoch).then_some(Stream { applied, ..stream })
+        });
     }
 
     /// Drops an entry, as an eviction would.

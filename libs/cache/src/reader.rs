@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tao_model::limits::MAX_LIMIT;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
 use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
 use tokio::time::{Instant, timeout_at};
@@ -13,7 +14,7 @@ use crate::entry::{Entry, Fresh, Mode};
 use crate::flight::{Flights, Need};
 use crate::list::CachedList;
 use crate::memory::{Lookup, MemoryCache};
-use crate::redis::RedisCache;
+use crate::redis::{RedisCache, SharedCache};
 
 /// Edges that are fetched with a list at the least, so that its next readers find them.
 pub const MIN_FETCHED: usize = 64;
@@ -49,15 +50,15 @@ pub struct Read<C> {
 }
 
 /// A tier's caches, and the tier behind them.
-pub struct CachedReader<U> {
-    shared: Arc<Shared<U>>,
+pub struct CachedReader<U, R = RedisCache> {
+    shared: Arc<Shared<U, R>>,
     flights: Flights,
     counts: Level,
 }
 
-struct Shared<U> {
+struct Shared<U, R> {
     memory: MemoryCache,
-    redis: Option<RedisCache>,
+    redis: Option<R>,
     redis_counts: Level,
     upstream: U,
 }
@@ -65,6 +66,13 @@ struct Shared<U> {
 impl<U: Upstream> CachedReader<U> {
     /// Over these caches.
     pub fn new(memory: MemoryCache, redis: Option<RedisCache>, upstream: U) -> Self {
+        Self::over(memory, redis, upstream)
+    }
+}
+
+impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
+    /// Over these caches, the second of which need not be Redis.
+    pub fn over(memory: MemoryCache, redis: Option<R>, upstream: U) -> Self {
         let (counts, redis_counts) = (Level::new(memory.tier(), "memory"), Level::new(memory.tier(), "redis"));
         Self { shared: Arc::new(Shared { memory, redis, redis_counts, upstream }), flights: Flights::default(), counts }
     }
@@ -83,7 +91,15 @@ impl<U: Upstream> CachedReader<U> {
 
     /// Rule 9: a write's changeset, before its caller is answered.
     pub fn apply_write(&self, changes: &[Change]) {
+        if is_off(Rule::AnswerApplied) {
+            return;
+        }
         changes.iter().for_each(|change| self.shared.memory.apply(change));
+        if is_off(Rule::AnswerClaimsNothing)
+            && let Some(last) = changes.last()
+        {
+            self.shared.memory.claim(last.position);
+        }
     }
 
     /// An object's encoded state.
@@ -175,7 +191,7 @@ fn mixed_up() -> Error {
     Error::Internal { what: "an answer or a cached value is not of its key's kind".to_owned() }
 }
 
-impl<U: Upstream> Shared<U> {
+impl<U: Upstream, R: SharedCache> Shared<U, R> {
     async fn fetch(
         &self,
         key: Key,
@@ -210,10 +226,13 @@ impl<U: Upstream> Shared<U> {
             return None;
         };
         // Before the test: all that came before the newest heartbeat is remembered by then.
+        if is_off(Rule::RaiseTested) {
+            redis.raise(key, stored, stored.max(self.memory.applied().unwrap_or_default()));
+        }
         let is_heard = if let Mode::MaxStaleness(ms) = mode { self.memory.is_within(ms) } else { true };
         if is_heard
             && entry.covers(newest)
-            && let Some(fresh) = self.memory.fill(key, stored, entry.clone())
+            && let Some(fresh) = self.memory.fill_stored(key, stored, entry.clone())
         {
             redis.raise(key, stored, fresh);
             if fresh >= floor {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{
     Change, Clock, Data, Error, LogId, ObjectId, Placement, Position, Result, ShardId, Step, Value, Write, WriteOutcome,
 };
@@ -41,6 +42,24 @@ enum Done {
     Deleted,
     Written(Result<WriteOutcome>),
     Allocated(Result<Vec<ObjectId>>),
+}
+
+impl Done {
+    fn changes(&mut self) -> &mut [Change] {
+        match self {
+            Self::Written(Ok(outcome)) => &mut outcome.changes,
+            Self::Written(Err(_)) | Self::Allocated(_) | Self::Deleted => &mut [],
+        }
+    }
+}
+
+/// A batch that is written and not committed.
+struct Prepared {
+    /// Before its changes.
+    head: Position,
+    transaction: Box<dyn Transaction>,
+    back: WriteBack,
+    changes: Vec<Change>,
 }
 
 impl Job {
@@ -159,22 +178,31 @@ impl Lane {
     /// one that can't be applied is lost.
     async fn commit(&mut self, batch: Vec<Job>) {
         metrics::histogram!("tao_store_batch_writes").record(batch.len() as f64);
-        match self.attempt(&batch).await {
-            Ok(done) => batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
-            Err(Fault::Refused) if batch.len() > 1 => {
-                tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
-                for job in batch {
-                    Box::pin(self.commit(vec![job])).await;
-                }
+        let fault = match self.prepare(&batch).await {
+            Ok((done, prepared)) if is_off(Rule::AnsweredOnceCommitted) => {
+                batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done));
+                let _ = self.finish(prepared).await;
+                return;
             }
-            Err(fault) => {
-                let error = error(fault);
-                batch.into_iter().for_each(|job| job.fail(error.clone()));
-                if fault == Fault::InDoubt {
-                    // If it happened, subscribers hear of it from the database.
-                    self.feed.ask();
-                }
+            Ok((done, prepared)) => match self.finish(prepared).await {
+                Ok(()) => return batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
+                Err(fault) => fault,
+            },
+            Err(fault) => fault,
+        };
+        self.lasting.shards.abandon();
+        if fault == Fault::Refused && batch.len() > 1 {
+            tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
+            for job in batch {
+                Box::pin(self.commit(vec![job])).await;
             }
+            return;
+        }
+        let error = error(fault);
+        batch.into_iter().for_each(|job| job.fail(error.clone()));
+        if fault == Fault::InDoubt {
+            // If it happened, subscribers hear of it from the database.
+            self.feed.ask();
         }
     }
 
@@ -199,24 +227,32 @@ impl Lane {
         Ok(begun)
     }
 
-    async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
+    /// Everything but the commit.
+    async fn prepare(&mut self, batch: &[Job]) -> Result<(Vec<Done>, Prepared), Fault> {
         let Begun { head, shards_version, mut transaction } = self.begin().await?;
-        let done = self.compute(batch, head, shards_version, &mut *transaction).await;
-        let (done, back, changes) = match done {
-            Ok(computed) => computed,
-            Err(fault) => {
-                self.lasting.shards.abandon();
-                return Err(fault);
+        if self.lasting.shards.is_stale(shards_version) {
+            self.lasting.shards.update(shards_version, &transaction.shards().await?);
+        }
+        let (mut done, back, changes) = self.compute(batch, head, &mut *transaction).await?;
+        if !back.is_empty() {
+            transaction.write(&back).await?;
+        }
+        if is_off(Rule::ChangePositions) {
+            let last = head.plus(changes.len() as u64);
+            for change in done.iter_mut().flat_map(Done::changes) {
+                change.position = last;
             }
-        };
+        }
+        Ok((done, Prepared { head, transaction, back, changes }))
+    }
+
+    async fn finish(&mut self, prepared: Prepared) -> Result<(), Fault> {
+        let Prepared { head, transaction, back, changes } = prepared;
         if back.is_empty() {
             transaction.end().await;
-            return Ok(done);
+            return Ok(());
         }
-        if let Err(fault) = transaction.commit().await {
-            self.lasting.shards.abandon();
-            return Err(fault);
-        }
+        transaction.commit().await?;
         self.lasting.shards.confirm();
         if let Some(last) = back.intents.last() {
             self.intents_made.send_replace(last.position);
@@ -234,20 +270,16 @@ impl Lane {
             self.left = log.last;
             self.feed.committed(log, head, &changes);
         }
-        Ok(done)
+        Ok(())
     }
 
-    /// Everything but the commit.
+    /// What the writes do, in queue order, over the rows that they touch.
     async fn compute(
         &mut self,
         batch: &[Job],
         head: Position,
-        shards_version: i64,
         transaction: &mut dyn Transaction,
     ) -> Result<(Vec<Done>, WriteBack, Vec<Change>), Fault> {
-        if self.lasting.shards.is_stale(shards_version) {
-            self.lasting.shards.update(shards_version, &transaction.shards().await?);
-        }
         self.lasting.forget_some_types();
         let now_ms = self.clock.now_ms();
         let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
@@ -291,9 +323,6 @@ impl Lane {
         }
         let Overlay { changes, mut back, .. } = overlay;
         back.log = log_row(&changes, head, now_ms);
-        if !back.is_empty() {
-            transaction.write(&back).await?;
-        }
         Ok((done, back, changes))
     }
 }

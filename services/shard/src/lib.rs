@@ -2,6 +2,8 @@
 //! touches SQL.
 
 pub mod config;
+mod feed;
+mod intents;
 mod server;
 mod service;
 

@@ -9,18 +9,21 @@ use tao_model::{EdgeKey, Error, Position, Result, TypeId, Write};
 use tao_proto::{convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
-use tao_stream::Origin;
+
+use crate::feed;
+use crate::intents::Dispatcher;
 
 /// The storage shard's side of the stream between tiers.
 #[derive(Clone)]
 pub struct ShardService {
     store: Arc<dyn Store>,
+    intents: Dispatcher,
 }
 
 impl ShardService {
-    /// Over this store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// Over this store, and the logs to which its writes leave something.
+    pub fn new(store: Arc<dyn Store>, intents: Dispatcher) -> Self {
+        Self { store, intents }
     }
 
     async fn answer(&self, context: CallContext, op: Op) -> Result<TierReply> {
@@ -62,7 +65,13 @@ impl ShardService {
             Op::Write(write) => {
                 let key = Some(context.idempotency_key).filter(|k| !k.is_empty());
                 let write_context = WriteContext { idempotency_key: key, deadline: Some(context.deadline) };
-                let outcome = store.write(Write::try_from(write)?, write_context).await?;
+                let write = Write::try_from(write)?;
+                // Another log's dispatcher waits for nothing but what it has left here.
+                let settles = !matches!(write, Write::Intents { .. });
+                let mut outcome = store.write(write, write_context).await?;
+                if settles {
+                    self.intents.settle(&mut outcome, context.deadline).await;
+                }
                 TierReply { as_of: outcome.position, body: ReplyBody::Written((&outcome).into()) }
             }
             Op::AllocateIds(ask) => {
@@ -70,27 +79,24 @@ impl ShardService {
                 let ids = ids.into_iter().map(tao_model::ObjectId::get).collect();
                 TierReply { as_of: Position::ZERO, body: ReplyBody::Ids(internal::AllocatedIds { ids }) }
             }
-            Op::LogRead(read) => self.log(read).await?,
+            Op::LogRead(read) => read_log(&**store, read).await?,
         })
     }
 }
 
-impl ShardService {
-    async fn log(&self, read: internal::LogRead) -> Result<TierReply> {
-        use internal::log_read::From;
-        let (as_of, pieces) = match read.from {
-            Some(From::After(after)) => {
-                let pieces = self.store.after(after.into()).await?;
-                (pieces.last().map_or_else(|| after.into(), |piece| piece.last), pieces)
-            }
-            Some(From::BackMs(ms)) => (self.store.back(Duration::from_millis(ms)).await?, Vec::new()),
-            None => return Err(Error::invalid("from", "is required")),
-        };
-        let pieces = pieces
-            .into_iter()
-            .map(|piece| internal::Changes { previous: Some(piece.previous.into()), changes: piece.changes });
-        Ok(TierReply { as_of, body: ReplyBody::Log(internal::LogPage { pieces: pieces.collect() }) })
-    }
+async fn read_log(store: &dyn Store, read: internal::LogRead) -> Result<TierReply> {
+    use internal::log_read::From;
+    let (as_of, pieces) = match read.from {
+        Some(From::After(position)) => {
+            let position = position.into();
+            let pieces = store.after(position).await?;
+            (pieces.last().map_or(position, |piece| piece.last), pieces)
+        }
+        Some(From::BackMs(ms)) => (store.back(Duration::from_millis(ms)).await?, Vec::new()),
+        None => return Err(Error::invalid("from", "must be set")),
+    };
+    let pieces = pieces.into_iter().map(Into::into).collect();
+    Ok(TierReply { as_of, body: ReplyBody::Log(internal::LogPage { pieces }) })
 }
 
 fn edge_list(found: &AsOf<EdgePage>) -> TierReply {
@@ -123,15 +129,12 @@ impl TierHandler for ShardService {
         &self,
         request: internal::SubscribeRequest,
     ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
-        tracing::info!(subscriber = request.subscriber, "change stream opened");
-        let origin = Origin::from(&request);
-        if let Origin::After(seen) = origin
-            && seen > self.store.head().await?
-        {
-            // It has seen what the log does not have: history was undone, and others must hear of it too.
-            self.store.begin_epoch(seen).await?;
+        let log = self.store.info().log;
+        if request.log != log.0 {
+            return Err(Error::invalid("log", format!("this storage shard serves log {}, not {}", log.0, request.log)));
         }
-        tao_stream::subscribe(self.store.ring(), self.store.clone(), origin).await
+        tracing::info!(subscriber = request.subscriber, "change stream opened");
+        feed::stream(&self.store, &request).await
     }
 }
 

@@ -12,7 +12,9 @@ mod port;
 mod postgres;
 mod process;
 mod programs;
+mod proxy;
 mod redis;
+mod redis_cluster;
 mod tier;
 mod watcher;
 
@@ -23,5 +25,7 @@ pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::Process;
 pub use programs::{built_program, repository};
+pub use proxy::{Network, Proxy};
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use tier::tier;

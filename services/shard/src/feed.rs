@@ -1,0 +1,24 @@
+//! The beginning of the change stream (DESIGN section 7): the store's ring, and `change_log` for what lies before it.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use tao_model::Result;
+use tao_proto::internal;
+use tao_store::Store;
+use tao_stream::Origin;
+
+/// A stream from where the listener is.
+pub async fn stream(
+    store: &Arc<dyn Store>,
+    request: &internal::SubscribeRequest,
+) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
+    let origin = Origin::from(request);
+    if let Origin::After(seen) = origin
+        && store.ring().end().is_some_and(|end| seen > end)
+    {
+        // Another process has committed it, or it is not there any more: history was undone, and a new epoch begins.
+        store.begin_epoch(seen).await?;
+    }
+    tao_stream::subscribe(store.ring(), store.clone(), origin).await
+}
