@@ -412,6 +412,8 @@ pub struct Pending {
     pub position: Position,
     /// Whether that log may leave something to yet another, or to this one, in turn.
     pub more: bool,
+    /// Whether it is all of its write: the other log decides what has become of that.
+    pub whole: bool,
 }
 
 /// What a write has done.
@@ -438,6 +440,8 @@ pub struct ItemOutcome {
     pub changes: usize,
     /// What it has left to do in other logs.
     pub pending: Vec<Pending>,
+    /// Of an intent: whether it came before, and nothing was done.
+    pub skipped: bool,
 }
 
 /// The new state that a write answers with.

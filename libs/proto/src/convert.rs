@@ -227,6 +227,7 @@ impl From<&WriteOutcome> for internal::Written {
             applied: item.result.applied,
             changes: item.changes as u32,
             pending: item.pending.iter().map(Into::into).collect(),
+            skipped: item.skipped,
         };
         Self {
             object: outcome.result.object.clone(),
@@ -245,7 +246,7 @@ pub fn outcome(written: internal::Written, position: Position) -> Result<WriteOu
     let item = |item: internal::ItemWritten| {
         let result = WriteResult { object: item.object, edge: item.edge, count: item.count, applied: item.applied };
         let pending = item.pending.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-        Ok(ItemOutcome { result, changes: item.changes as usize, pending })
+        Ok(ItemOutcome { result, changes: item.changes as usize, pending, skipped: item.skipped })
     };
     Ok(WriteOutcome {
         result: WriteResult {

@@ -90,7 +90,12 @@ impl TryFrom<internal::Step> for Step {
 
 impl From<&Pending> for internal::Pending {
     fn from(pending: &Pending) -> Self {
-        Self { shard: pending.shard.0, position: Some(pending.position.into()), more: pending.more }
+        Self {
+            shard: pending.shard.0,
+            position: Some(pending.position.into()),
+            more: pending.more,
+            whole: pending.whole,
+        }
     }
 }
 
@@ -99,7 +104,7 @@ impl TryFrom<internal::Pending> for Pending {
 
     fn try_from(pending: internal::Pending) -> Result<Self> {
         let position = pending.position.ok_or_else(|| unreadable("a pending intent without a position"))?;
-        Ok(Self { shard: ShardId(pending.shard), position: position.into(), more: pending.more })
+        Ok(Self { shard: ShardId(pending.shard), position: position.into(), more: pending.more, whole: pending.whole })
     }
 }
 

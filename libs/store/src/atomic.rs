@@ -1,6 +1,7 @@
 //! Atomic batches, and the intents of other logs, over the rows that a commit has loaded.
 
 use tao_model::limits::MAX_BATCH_DATA;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{
     AssocRef, ChangeKind, Condition, Error, Intent, ItemOutcome, ListDelta, LogId, Pending, Position, Result, Step,
     Violations, Write, WriteBatch, WriteResult,
@@ -40,7 +41,7 @@ impl Overlay<'_> {
             };
             let result = result.map_err(|error| error.of_item(&format!("writes[{n}]")))?;
             let pending = self.leave(left);
-            items.push(ItemOutcome { result, changes: self.changes.len() - before, pending });
+            items.push(ItemOutcome { result, changes: self.changes.len() - before, pending, skipped: false });
         }
         let bytes: usize = self.changes[begun..].iter().map(|change| size(&change.kind)).sum();
         if bytes > MAX_BATCH_DATA {
@@ -85,6 +86,12 @@ impl Overlay<'_> {
 
     /// A write of a batch that another log orders: left to it, when nothing there can stand in its way.
     fn elsewhere(&self, write: &Write, left: &mut Left) -> Result<Option<WriteResult>> {
+        let result = self.left_whole(write, left)?;
+        left.whole = result.is_some();
+        Ok(result)
+    }
+
+    fn left_whole(&self, write: &Write, left: &mut Left) -> Result<Option<WriteResult>> {
         let layout = self.lasting.shards.layout();
         let home = |edge: AssocRef| layout.shard(self.lasting.schema.canonical(edge).id1);
         match write {
@@ -119,11 +126,12 @@ impl Overlay<'_> {
             let position = Position::new(self.head.epoch, number);
             let more = steps.iter().any(Step::is_ordering);
             if !steps.is_empty() {
-                let payload = intents::encode(&steps).to_vec();
+                let is_dropped = is_off(Rule::IntentsKept) && number.is_multiple_of(4);
+                let payload = intents::encode(if is_dropped { &[] } else { &steps }).to_vec();
                 self.back.intents.push(IntentRow { position, shard, created_ms: self.now_ms, payload });
             }
             if number > 0 {
-                pending.push(Pending { shard, position, more });
+                pending.push(Pending { shard, position, more, whole: left.whole });
             }
         }
         pending
@@ -147,7 +155,7 @@ impl Overlay<'_> {
         for intent in intents {
             if intent.position <= done {
                 // It came before.
-                items.push(ItemOutcome::default());
+                items.push(ItemOutcome { skipped: true, ..ItemOutcome::default() });
                 continue;
             }
             let before = self.changes.len();
@@ -157,7 +165,7 @@ impl Overlay<'_> {
                 result = self.step(step, &mut left);
             }
             let pending = self.leave(left);
-            items.push(ItemOutcome { result, changes: self.changes.len() - before, pending });
+            items.push(ItemOutcome { result, changes: self.changes.len() - before, pending, skipped: false });
             done = intent.position;
         }
         self.rows.done.insert(source, done);

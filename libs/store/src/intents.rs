@@ -31,6 +31,8 @@ impl Delivered {
 pub(crate) struct Left {
     /// Without steps: nothing of its own, but what was left before matters to it.
     pub shards: Vec<(ShardId, Vec<Step>)>,
+    /// Whether it is all of the write.
+    pub whole: bool,
 }
 
 impl Left {

@@ -74,7 +74,7 @@ impl Executor {
         let ReplyBody::Written(written) = reply.body else { return Err(unexpected()) };
         let outcome = convert::outcome(written, reply.as_of)?;
         for change in &outcome.changes {
-            self.reader(change.shard).memory().apply(change);
+            self.reader(change.shard).apply_write(std::slice::from_ref(change));
         }
         Ok(outcome)
     }

@@ -219,6 +219,7 @@ macro_rules! store {
 
 store! {
     object_add(ObjectAddRequest);
+    write_batch(WriteBatchRequest);
     object_get(ObjectGetRequest);
     object_multi_get(ObjectMultiGetRequest);
     object_update(ObjectUpdateRequest);
