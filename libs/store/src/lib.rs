@@ -17,5 +17,6 @@ mod store;
 mod working;
 
 pub use feed::{Commit, Subscription};
+pub use memory::{Dump, MemoryDatabase};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tao_model::{AssocRef, Edge, EdgeKey, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, Change, ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result as Answer, TypeId};
+use tao_proto::convert;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
@@ -21,18 +23,66 @@ struct State {
     lists: HashMap<ListKey, BTreeMap<EdgeKey, AssocRow>>,
     counts: HashMap<ListKey, CountRow>,
     outcomes: HashMap<String, OutcomeRow>,
+    leases: HashMap<i64, u64>,
+    /// Payloads of commits, oldest first.
+    log: Vec<Vec<u8>>,
 }
 
-pub(crate) struct MemoryBackend {
+/// A database in memory. It outlives the stores that are opened on it, so that a simulation can crash and restart them.
+#[derive(Clone)]
+pub struct MemoryDatabase {
+    pub(crate) info: ClusterInfo,
     state: Arc<Mutex<State>>,
     /// Held by the transaction.
     writer: Arc<AsyncMutex<()>>,
 }
 
-impl MemoryBackend {
-    pub fn new(head: Position) -> Self {
-        let state = State { head, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), writer: Arc::default() }
+impl std::fmt::Debug for MemoryDatabase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryDatabase").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// All that a database in memory holds, for checks.
+#[derive(Debug, Clone, Default)]
+pub struct Dump {
+    /// The log's end.
+    pub head: Position,
+    /// The changes of each commit, oldest first.
+    pub commits: Vec<Vec<Change>>,
+    /// Objects: type, version, milliseconds when created and when updated, and fields `data` of tao.v1.Object, encoded.
+    pub objects: BTreeMap<ObjectId, (TypeId, i64, u64, u64, Bytes)>,
+    /// Edges: time, and fields `data` of tao.v1.Assoc, encoded.
+    pub assocs: BTreeMap<AssocRef, (EdgeTime, Bytes)>,
+    /// Lists: edges, and the position of the last change.
+    pub counts: BTreeMap<(ObjectId, TypeId), (u64, Position)>,
+}
+
+impl MemoryDatabase {
+    /// Empty; its log begins with `epoch`.
+    pub fn new(info: ClusterInfo, epoch: u64) -> Self {
+        let state = State { head: Position::new(epoch, 0), ..State::default() };
+        Self { info, state: Arc::new(Mutex::new(state)), writer: Arc::default() }
+    }
+
+    /// When ids of each shard are leased until.
+    pub(crate) fn leases(&self) -> HashMap<i64, u64> {
+        self.state.lock().leases.clone()
+    }
+
+    /// All that is committed.
+    pub fn dump(&self) -> Answer<Dump> {
+        let state = self.state.lock();
+        let object = |(id, row): (&ObjectId, &ObjectRow)| {
+            (*id, (row.otype, row.version, row.created_ms, row.updated_ms, row.data.clone()))
+        };
+        Ok(Dump {
+            head: state.head,
+            commits: state.log.iter().map(|payload| convert::decode_log(payload)).collect::<Answer<_>>()?,
+            objects: state.objects.iter().map(object).collect(),
+            assocs: state.assocs.iter().map(|(at, row)| (*at, (row.time, row.data.clone()))).collect(),
+            counts: state.counts.iter().map(|(key, row)| (*key, (row.count, row.last))).collect(),
+        })
     }
 }
 
@@ -53,7 +103,7 @@ fn edge((key, row): (&EdgeKey, &AssocRow)) -> Edge {
 }
 
 #[async_trait]
-impl Backend for MemoryBackend {
+impl Backend for MemoryDatabase {
     async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
         let writer = self.writer.clone().lock_owned().await;
         let head = self.state.lock().head;
@@ -125,12 +175,12 @@ impl Backend for MemoryBackend {
 
 struct MemoryTransaction {
     state: Arc<Mutex<State>>,
-    back: Vec<Change>,
+    back: Vec<Step>,
     _writer: OwnedMutexGuard<()>,
 }
 
 /// What a commit will do.
-type Change = Box<dyn FnOnce(&mut State) + Send>;
+type Step = Box<dyn FnOnce(&mut State) + Send>;
 
 #[async_trait]
 impl Transaction for MemoryTransaction {
@@ -153,7 +203,8 @@ impl Transaction for MemoryTransaction {
         let assocs = write.assocs.clone();
         let counts = write.counts.clone();
         let outcomes = write.outcomes.clone();
-        let head = write.log.as_ref().map(|log| log.last);
+        let leases = write.leases.clone();
+        let log = write.log.as_ref().map(|log| (log.last, log.payload.clone()));
         self.back.push(Box::new(move |state| {
             for (id, row) in objects {
                 match row {
@@ -166,7 +217,11 @@ impl Transaction for MemoryTransaction {
             }
             state.counts.extend(counts);
             state.outcomes.extend(outcomes);
-            state.head = head.unwrap_or(state.head);
+            state.leases.extend(leases.into_iter().map(|(shard, until)| (i64::from(shard.0), until)));
+            if let Some((last, payload)) = log {
+                state.head = last;
+                state.log.push(payload);
+            }
         }));
         Ok(())
     }

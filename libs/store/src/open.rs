@@ -8,12 +8,12 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, query};
-use tao_model::{Clock, ClusterId, ClusterInfo, IdGenerator, IdLayout, LogId, Position, Schema, ShardId, SystemClock};
+use tao_model::{Clock, ClusterId, ClusterInfo, IdGenerator, IdLayout, LogId, Schema, ShardId, SystemClock};
 
 use crate::backend::Backend;
 use crate::batch::Lasting;
 use crate::lane::OWNER_CHECK;
-use crate::memory::MemoryBackend;
+use crate::memory::MemoryDatabase;
 use crate::postgres::{self, PostgresBackend};
 use crate::rows::Columns;
 use crate::sqlite::SqliteBackend;
@@ -28,6 +28,8 @@ static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 pub struct OpenOptions {
     /// `sqlite:FILE`, `postgres://USER@HOST/DATABASE` or `memory:`.
     pub url: String,
+    /// What `memory:` is; `None`: a database of its own.
+    pub memory: Option<MemoryDatabase>,
     /// The types.
     pub schema: Arc<Schema>,
     /// The cluster's ids; a database that has another layout is refused.
@@ -44,7 +46,7 @@ impl OpenOptions {
     /// With the machine's clock and 8 connections.
     pub fn new(url: impl Into<String>, schema: Arc<Schema>, layout: IdLayout) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { url: url.into(), schema, layout, clock, max_connections: 8, expect_cluster: None }
+        Self { url: url.into(), memory: None, schema, layout, clock, max_connections: 8, expect_cluster: None }
     }
 }
 
@@ -93,9 +95,12 @@ pub enum OpenError {
 pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     let owner = random_name();
     let (backend, info, leases): (Arc<dyn Backend>, _, _) = if options.url.starts_with("memory:") {
-        let info = ClusterInfo { cluster: random_cluster(), log: LogId(0), layout: options.layout };
-        let epoch = options.clock.now_ms() / 1000;
-        (Arc::new(MemoryBackend::new(Position::new(epoch, 0))), info, HashMap::new())
+        let database = options.memory.unwrap_or_else(|| {
+            let info = ClusterInfo { cluster: random_cluster(), log: LogId(0), layout: options.layout };
+            MemoryDatabase::new(info, options.clock.now_ms() / 1000)
+        });
+        let (info, leases) = (database.info, database.leases());
+        (Arc::new(database), info, leases)
     } else if options.url.starts_with("sqlite:") {
         open_sqlite(&options, owner).await?
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 
 use tao_model::IdLayout;
+use tao_store::MemoryDatabase;
 
 /// Options of a storage shard, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The database.
     pub store: String,
+    /// What `memory:` is: a simulation's database, which outlives its storage shards.
+    pub memory: Option<MemoryDatabase>,
     /// Connections to it.
     pub store_connections: u32,
     /// The cluster's ids.
@@ -67,7 +70,7 @@ impl Options {
             IdLayout::new(42, 10, 12, self.shards.unwrap_or(1024)).map_err(|e| problems.push(format!("shards: {e}")));
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50053)));
         match layout {
-            Ok(layout) if problems.is_empty() => Ok(Config { listen, store, store_connections, layout }),
+            Ok(layout) if problems.is_empty() => Ok(Config { listen, store, memory: None, store_connections, layout }),
             _ => Err(problems),
         }
     }

@@ -42,6 +42,7 @@ pub async fn run<L: Listener>(
     let gate = readiness.gate("store");
     gate.not_ready("opening the store");
     let mut options = OpenOptions::new(config.store, schema, config.layout);
+    options.memory = config.memory;
     options.clock = clock.clone();
     options.max_connections = config.store_connections;
     let store = tao_store::open(options).await?;
