@@ -10,10 +10,10 @@ CARGO_FLAGS ?=
 # For the program that is run: make run ARGS="--help"
 ARGS ?=
 
-.PHONY: help run load test bench lint fmt
+.PHONY: help run load test test-faults bench lint fmt
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start the whole store in one process: public API on 127.0.0.1:50051, data in ./data
 	cargo run $(CARGO_FLAGS) --release -p tao -- dev $(ARGS)
@@ -25,6 +25,11 @@ load: ## load an edge list into a running store: make load FILE=edges.txt TYPE=f
 test: ## install what the tests need where it is absent, then run all of them
 	@tests/tools/install.sh tests
 	@tests/tools/test.sh $(CARGO_FLAGS)
+
+test-faults: ## break real processes under load and judge what they answered: make test-faults SECONDS=600 SEED=7
+	@tests/tools/install.sh tests
+	cargo build $(CARGO_FLAGS) -p tao -p tao-rig --bins
+	cargo run $(CARGO_FLAGS) -p tao-rig -- faults --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: ## measure this store beside what one would build instead
 	@tests/tools/install.sh tests

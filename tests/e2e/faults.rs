@@ -16,7 +16,7 @@ fn number(n: i64) -> BTreeMap<String, Value> {
     [("n".to_owned(), Value { kind: Some(value::Kind::Int64Value(n)) })].into()
 }
 
-async fn add_user(graph: &mut Graph) -> i64 {
+pub async fn add_user(graph: &mut Graph) -> i64 {
     let request = ObjectAddRequest { r#type: "user".to_owned(), data: number(0), ..Default::default() };
     graph.object_add(request).await.unwrap().into_inner().object.unwrap().id
 }
@@ -27,19 +27,21 @@ fn within<T>(message: T, time: Duration) -> Request<T> {
     request
 }
 
-async fn set(graph: &mut Graph, id: i64, n: i64) -> Result<String, Status> {
+pub async fn set(graph: &mut Graph, id: i64, n: i64) -> Result<String, Status> {
     let update = ObjectUpdateRequest { id, set: number(n), ..Default::default() };
     Ok(graph.object_update(within(update, Duration::from_secs(2))).await?.into_inner().session_token)
 }
 
 /// Repeats a write until it is done; the write is idempotent.
-async fn set_until_done(graph: &mut Graph, id: i64, n: i64) -> String {
+pub async fn set_until_done(graph: &mut Graph, id: i64, n: i64) -> String {
     let begun = Instant::now();
     loop {
         match set(graph, id, n).await {
             Ok(token) => return token,
             Err(status) => {
-                assert!(matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded), "{status:?}");
+                // Cancelled: the client's own end of the deadline.
+                let is_fault = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
+                assert!(is_fault, "{status:?}");
                 assert!(begun.elapsed() < RECOVER_WITHIN, "{status:?}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -47,7 +49,7 @@ async fn set_until_done(graph: &mut Graph, id: i64, n: i64) -> String {
     }
 }
 
-async fn get(graph: &mut Graph, id: i64, token: &str) -> Result<i64, Status> {
+pub async fn get(graph: &mut Graph, id: i64, token: &str) -> Result<i64, Status> {
     let options = Some(ReadOptions { session_token: token.to_owned(), ..Default::default() });
     let got = graph.object_get(within(ObjectGetRequest { id, options }, Duration::from_secs(5))).await?.into_inner();
     match got.object.unwrap().data["n"].kind {
@@ -56,7 +58,7 @@ async fn get(graph: &mut Graph, id: i64, token: &str) -> Result<i64, Status> {
     }
 }
 
-async fn get_until_done(graph: &mut Graph, id: i64, token: &str) -> i64 {
+pub async fn get_until_done(graph: &mut Graph, id: i64, token: &str) -> i64 {
     let begun = Instant::now();
     loop {
         match get(graph, id, token).await {

@@ -6,3 +6,4 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod several;

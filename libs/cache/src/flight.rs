@@ -1,20 +1,44 @@
 //! Single flight (rule 3): one request upstream for all who miss the same key at once.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Key, Position, Result};
 
 use crate::entry::{Entry, Fresh};
 
 type Running = Shared<BoxFuture<'static, Result<Fresh<Entry>>>>;
 
+/// What a flight brings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    pub floor: Position,
+    /// How many of a list's newest edges.
+    pub newest: usize,
+    /// How many milliseconds behind the answer may be at most.
+    pub staleness_ms: Option<u64>,
+}
+
+impl Need {
+    /// Whether whoever needs `other` is served too.
+    fn includes(&self, other: &Self) -> bool {
+        let is_young = match (self.staleness_ms, other.staleness_ms) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(other)) => own <= other,
+        };
+        let is_high = self.floor >= other.floor || is_off(Rule::FlightFloor);
+        is_high && self.newest >= other.newest && is_young
+    }
+}
+
 struct Flight {
     number: u64,
-    floor: Position,
-    newest: usize,
+    need: Need,
     running: Running,
 }
 
@@ -33,52 +57,50 @@ struct State {
 impl Flights {
     /// Joins a flight that asks for at least as much, at at least the same floor; else starts one. A flight that was started by
     /// somebody else may end with that one's deadline or departure: the caller then asks again.
-    pub async fn fly<F>(&self, key: Key, newest: usize, floor: Position, start: impl Fn() -> F) -> Result<Fresh<Entry>>
+    pub async fn fly<F>(&self, key: Key, need: Need, start: impl Fn() -> F) -> Result<Fresh<Entry>>
     where
         F: Future<Output = Result<Fresh<Entry>>> + Send + 'static,
     {
         let mut may_join = true;
         loop {
-            let (running, number, joined) = self.join(key, newest, floor, may_join, &start);
+            let (running, number, joined) = self.join(key, need, may_join, &start);
             let guard = Ended { flights: self, key, number };
             let result = running.await;
             drop(guard);
             match result {
                 // The other's deadline, or its higher floor, may be the reason.
                 Err(Error::DeadlineExceeded { .. } | Error::Cancelled) if joined.is_some() => {}
-                Err(_) if joined.is_some_and(|joined| joined > floor) => may_join = false,
+                Err(_) if joined.is_some_and(|joined| joined > need.floor) => may_join = false,
                 result => return result,
             }
         }
     }
 
     /// A flight, its number, and the floor that it has when it is somebody else's.
-    fn join<F>(
-        &self,
-        key: Key,
-        newest: usize,
-        floor: Position,
-        may_join: bool,
-        start: &impl Fn() -> F,
-    ) -> (Running, u64, Option<Position>)
+    fn join<F>(&self, key: Key, need: Need, may_join: bool, start: &impl Fn() -> F) -> (Running, u64, Option<Position>)
     where
         F: Future<Output = Result<Fresh<Entry>>> + Send + 'static,
     {
         let mut state = self.state.lock();
         if may_join
             && let Some(flight) = state.flights.get(&key)
-            && flight.floor >= floor
-            && flight.newest >= newest
+            && flight.need.includes(&need)
             && flight.running.peek().is_none()
         {
-            return (flight.running.clone(), flight.number, Some(flight.floor));
+            return (flight.running.clone(), flight.number, Some(flight.need.floor));
         }
         let number = state.next;
         state.next += 1;
-        let running = start().boxed().shared();
-        state.flights.insert(key, Flight { number, floor, newest, running: running.clone() });
+        // A panic would go on in everybody who waits, and in every later reader of the key.
+        let flight = AssertUnwindSafe(start()).catch_unwind();
+        let running = flight.map(|landed| landed.unwrap_or_else(|_| Err(crashed()))).boxed().shared();
+        state.flights.insert(key, Flight { number, need, running: running.clone() });
         (running, number, None)
     }
+}
+
+fn crashed() -> Error {
+    Error::Internal { what: "reading from the next tier crashed".to_owned() }
 }
 
 /// Takes a flight off the list when it has landed, or when the last who waited for it has gone.
@@ -117,6 +139,19 @@ mod tests {
         Position::new(1, lsn)
     }
 
+    fn need(newest: usize, floor: u64) -> Need {
+        Need { floor: at(floor), newest, staleness_ms: None }
+    }
+
+    #[test]
+    fn a_flight_serves_who_needs_no_more_than_it_brings() {
+        let young = |ms| Need { staleness_ms: ms, ..need(5, 5) };
+        assert!(need(5, 5).includes(&need(5, 5)) && need(6, 6).includes(&need(5, 5)));
+        assert!(!need(5, 5).includes(&need(6, 5)) && !need(5, 5).includes(&need(5, 6)));
+        assert!(young(Some(100)).includes(&young(None)) && young(Some(100)).includes(&young(Some(200))));
+        assert!(!young(Some(100)).includes(&young(Some(50))) && !young(None).includes(&young(Some(50))));
+    }
+
     /// An upstream that answers when it is let.
     struct Upstream {
         started: AtomicUsize,
@@ -137,7 +172,7 @@ mod tests {
                 Ok(Fresh { as_of: at(number * 100), value: Entry::Object(None) })
             }
         };
-        flights.fly(key(), newest, at(floor), start).await
+        flights.fly(key(), need(newest, floor), start).await
     }
 
     #[tokio::test]
@@ -179,11 +214,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_crash_is_an_error_and_ends_with_its_flight() {
+        let flights = Flights::default();
+        let fly = |n: usize| {
+            flights.fly(key(), need(0, 1), move || async move {
+                assert!(n > 0, "a bug");
+                Ok(Fresh { as_of: at(1), value: Entry::Object(None) })
+            })
+        };
+        assert!(matches!(fly(0).await, Err(Error::Internal { .. })));
+        assert!(fly(1).await.is_ok() && flights.state.lock().flights.is_empty());
+    }
+
+    #[tokio::test]
     async fn the_error_of_a_higher_floor_is_not_that_of_who_joined() {
         let (flights, calls) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
         let fly = |floor: u64| {
             let calls = calls.clone();
-            flights.fly(key(), 0, at(floor), move || {
+            flights.fly(key(), need(0, floor), move || {
                 calls.fetch_add(1, Ordering::SeqCst);
                 async move {
                     tokio::task::yield_now().await;
@@ -206,7 +254,7 @@ mod tests {
         let late = Arc::new(Semaphore::new(0));
         let fly = || {
             let (calls, late) = (calls.clone(), late.clone());
-            flights.fly(key(), 0, at(1), move || {
+            flights.fly(key(), need(0, 1), move || {
                 let (n, late) = (calls.fetch_add(1, Ordering::SeqCst), late.clone());
                 async move {
                     late.acquire().await.unwrap().forget();

@@ -1,5 +1,6 @@
 //! The coherence rules (docs/consistency.md), once: for leaders, for followers' memory, and for Redis.
 
+mod counts;
 mod entry;
 mod flight;
 mod list;
@@ -12,4 +13,4 @@ pub use entry::{Entry, Fresh, Mode};
 pub use list::CachedList;
 pub use memory::{CacheOptions, Gap, Lookup, MemoryCache};
 pub use reader::{CachedReader, MIN_FETCHED, Read, Upstream};
-pub use redis::{RedisCache, RedisError};
+pub use redis::{RedisCache, RedisError, SharedCache};

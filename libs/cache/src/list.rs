@@ -1,7 +1,7 @@
 //! A list in cache: its count, and its newest edges as one contiguous buffer, encoded as answers have them, with an index.
 
 use bytes::Bytes;
-use tao_model::limits::{MAX_ANSWER, MAX_LIMIT};
+use tao_model::limits::{MAX_ANSWER, MAX_DATA, MAX_LIMIT};
 use tao_model::{EdgeKey, ListDelta, ObjectId};
 use tao_proto::edges::{self, IndexEntry};
 
@@ -64,9 +64,9 @@ impl CachedList {
         self.len() >= newest || self.is_complete() || self.is_full()
     }
 
-    /// Whether the next edge may not have fitted: an edge and its data have up to 64 KiB.
+    /// Whether the next edge may not have fitted: data has up to 64 KiB, and stores count 32 bytes an edge beside it.
     fn is_full(&self) -> bool {
-        self.edges.len() + tao_model::limits::MAX_DATA + 64 > MAX_ANSWER
+        self.edges.len() + self.len() * 32 + MAX_DATA + 64 > MAX_ANSWER
     }
 
     pub(crate) fn memory(&self) -> usize {

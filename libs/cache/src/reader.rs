@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tao_model::limits::MAX_LIMIT;
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
 use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
 use tokio::time::{Instant, timeout_at};
 
+use crate::counts::Level;
 use crate::entry::{Entry, Fresh, Mode};
-use crate::flight::Flights;
+use crate::flight::{Flights, Need};
 use crate::list::CachedList;
 use crate::memory::{Lookup, MemoryCache};
-use crate::redis::RedisCache;
+use crate::redis::{RedisCache, SharedCache};
 
 /// Edges that are fetched with a list at the least, so that its next readers find them.
 pub const MIN_FETCHED: usize = 64;
@@ -48,21 +50,31 @@ pub struct Read<C> {
 }
 
 /// A tier's caches, and the tier behind them.
-pub struct CachedReader<U> {
-    shared: Arc<Shared<U>>,
+pub struct CachedReader<U, R = RedisCache> {
+    shared: Arc<Shared<U, R>>,
     flights: Flights,
+    counts: Level,
 }
 
-struct Shared<U> {
+struct Shared<U, R> {
     memory: MemoryCache,
-    redis: Option<RedisCache>,
+    redis: Option<R>,
+    redis_counts: Level,
     upstream: U,
 }
 
 impl<U: Upstream> CachedReader<U> {
     /// Over these caches.
     pub fn new(memory: MemoryCache, redis: Option<RedisCache>, upstream: U) -> Self {
-        Self { shared: Arc::new(Shared { memory, redis, upstream }), flights: Flights::default() }
+        Self::over(memory, redis, upstream)
+    }
+}
+
+impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
+    /// Over these caches, the second of which need not be Redis.
+    pub fn over(memory: MemoryCache, redis: Option<R>, upstream: U) -> Self {
+        let (counts, redis_counts) = (Level::new(memory.tier(), "memory"), Level::new(memory.tier(), "redis"));
+        Self { shared: Arc::new(Shared { memory, redis, redis_counts, upstream }), flights: Flights::default(), counts }
     }
 
     /// The cache in memory.
@@ -79,7 +91,15 @@ impl<U: Upstream> CachedReader<U> {
 
     /// Rule 9: a write's changeset, before its caller is answered.
     pub fn apply_write(&self, changes: &[Change]) {
+        if is_off(Rule::AnswerApplied) {
+            return;
+        }
         changes.iter().for_each(|change| self.shared.memory.apply(change));
+        if is_off(Rule::AnswerClaimsNothing)
+            && let Some(last) = changes.last()
+        {
+            self.shared.memory.claim(last.position);
+        }
     }
 
     /// An object's encoded state.
@@ -108,29 +128,26 @@ impl<U: Upstream> CachedReader<U> {
 
     async fn read(&self, key: Key, newest: usize, read: Read<U::Context>) -> Result<Fresh<Entry>> {
         let memory = &self.shared.memory;
-        let kind = match key {
-            Key::Object(_) => "object",
-            Key::List(..) => "list",
+        let (goes_past, staleness_ms) = match read.mode {
+            Mode::Cached => (false, None),
+            Mode::MaxStaleness(ms) => (!memory.is_within(ms), Some(ms)),
+            Mode::Strong => (true, None),
         };
-        let goes_past = match read.mode {
-            Mode::Cached => false,
-            Mode::MaxStaleness(ms) => !memory.is_within(ms),
-            Mode::Strong => true,
-        };
+        let counts = self.counts.of(&key);
         let floor = if goes_past {
             memory.floor(&key, read.floor)
         } else {
-            match memory.lookup(&key, newest, read.floor) {
+            match memory.lookup_within(&key, newest, read.floor, staleness_ms) {
                 Lookup::Hit(value, as_of) => {
-                    metrics::counter!("tao_cache_hits_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind).increment(1);
+                    counts.hits.increment(1);
                     return Ok(Fresh { as_of, value });
                 }
                 Lookup::Miss(floor) => floor,
             }
         };
-        metrics::counter!("tao_cache_misses_total", "tier" => memory.tier(), "level" => "memory", "kind" => kind)
-            .increment(1);
+        counts.misses.increment(1);
         let fetched = if newest == 0 { 0 } else { newest.next_power_of_two().clamp(MIN_FETCHED, MAX_LIMIT) };
+        let need = Need { floor, newest: fetched, staleness_ms };
         let deadline = U::deadline(&read.context);
         let start = || {
             let (shared, context) = (self.shared.clone(), read.context.clone());
@@ -138,8 +155,7 @@ impl<U: Upstream> CachedReader<U> {
             async move { shared.fetch(key, fetched, floor, mode, goes_past, &context).await }
         };
         // A flight that began earlier may have read before what this caller must see, which no floor tells here.
-        let answer =
-            async { if goes_past { start().await } else { self.flights.fly(key, fetched, floor, start).await } };
+        let answer = async { if goes_past { start().await } else { self.flights.fly(key, need, start).await } };
         timeout_at(deadline, answer).await.unwrap_or(Err(Error::DeadlineExceeded { not_applied: true }))
     }
 }
@@ -157,12 +173,17 @@ fn question(key: Key, newest: usize) -> Op {
 /// What the next tier's answer says of a key.
 fn answer(key: Key, reply: ReplyBody) -> Result<Entry> {
     match (key, reply) {
-        (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object)),
-        (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, state.edges)
+        (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object.as_ref().map(alone))),
+        (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, alone(&state.edges))
             .map(|list| Entry::List(Arc::new(list)))
             .ok_or_else(mixed_up),
         _ => Err(mixed_up()),
     }
+}
+
+/// A copy that shares no memory: a reply is a slice of all that came with it, which would live as long as the slice does.
+fn alone(slice: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(slice)
 }
 
 /// A value that is not of its key's kind, or can't be read.
@@ -170,7 +191,7 @@ fn mixed_up() -> Error {
     Error::Internal { what: "an answer or a cached value is not of its key's kind".to_owned() }
 }
 
-impl<U: Upstream> Shared<U> {
+impl<U: Upstream, R: SharedCache> Shared<U, R> {
     async fn fetch(
         &self,
         key: Key,
@@ -180,7 +201,7 @@ impl<U: Upstream> Shared<U> {
         goes_past: bool,
         context: &U::Context,
     ) -> Result<Fresh<Entry>> {
-        if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor).await {
+        if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor, mode).await {
             return Ok(found);
         }
         let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, context).await?;
@@ -189,28 +210,37 @@ impl<U: Upstream> Shared<U> {
             return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));
         }
         // Refused or not, the value meets the floor that this request had when it came.
-        if self.memory.fill(key, as_of, value.clone())
-            && let Some(redis) = &self.redis
-        {
-            redis.set(key, as_of, &value);
+        let fresh = self.memory.fill(key, as_of, value.clone());
+        if let (Some(fresh), Some(redis)) = (fresh, &self.redis) {
+            redis.set(key, fresh, &value);
         }
-        Ok(Fresh { as_of, value })
+        Ok(Fresh { as_of: fresh.unwrap_or(as_of), value })
     }
 
     /// Rule 8: a value of Redis is believed only under rule 4, tested after it arrived.
-    async fn look_into_redis(&self, key: Key, newest: usize, floor: Position) -> Option<Fresh<Entry>> {
+    async fn look_into_redis(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Option<Fresh<Entry>> {
         let redis = self.redis.as_ref()?;
-        let (stored, entry) = redis.get(key).await?;
-        // Before the test: what is applied by then is remembered by then.
-        let applied = self.memory.applied()?;
-        let fresh = stored.max(applied);
-        if !entry.covers(newest) || fresh < floor || !self.memory.is_believable(&key, stored) {
-            metrics::counter!("tao_cache_misses_total", "tier" => self.memory.tier(), "level" => "redis").increment(1);
+        let counts = self.redis_counts.of(&key);
+        let Some((stored, entry)) = redis.get(key).await else {
+            counts.misses.increment(1);
             return None;
+        };
+        // Before the test: all that came before the newest heartbeat is remembered by then.
+        if is_off(Rule::RaiseTested) {
+            redis.raise(key, stored, stored.max(self.memory.applied().unwrap_or_default()));
         }
-        metrics::counter!("tao_cache_hits_total", "tier" => self.memory.tier(), "level" => "redis").increment(1);
-        self.memory.fill(key, stored, entry.clone());
-        redis.raise(key, stored, fresh);
-        Some(Fresh { as_of: fresh, value: entry })
+        let is_heard = if let Mode::MaxStaleness(ms) = mode { self.memory.is_within(ms) } else { true };
+        if is_heard
+            && entry.covers(newest)
+            && let Some(fresh) = self.memory.fill_stored(key, stored, entry.clone())
+        {
+            redis.raise(key, stored, fresh);
+            if fresh >= floor {
+                counts.hits.increment(1);
+                return Some(Fresh { as_of: fresh, value: entry });
+            }
+        }
+        counts.misses.increment(1);
+        None
     }
 }

@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Script};
 use tao_model::{ClusterId, Key, Position};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::entry::Entry;
@@ -64,11 +65,33 @@ pub enum RedisError {
     Url(#[from] redis::RedisError),
 }
 
+/// What the caches of a tier share behind their memory (rule 8).
+pub trait SharedCache: Send + Sync + 'static {
+    /// Nothing is read or written before it is known whose values they are.
+    fn meet(&self, cluster: ClusterId);
+
+    /// A value, and the position that it says it is of. Nothing when there is none, or no telling within a moment.
+    fn get(&self, key: Key) -> impl Future<Output = Option<(Position, Entry)>> + Send;
+
+    /// Stores a value over an older one, in the background.
+    fn set(&self, key: Key, as_of: Position, entry: &Entry);
+
+    /// Raises a validated value's position in the background, when it is worth it.
+    fn raise(&self, key: Key, from: Position, to: Position);
+}
+
 /// A connection to Redis that comes and goes.
 pub struct RedisCache {
     link: Arc<Link>,
     cluster: OnceLock<ClusterId>,
     writes: mpsc::Sender<Write>,
+    connecting: AbortHandle,
+}
+
+impl Drop for RedisCache {
+    fn drop(&mut self) {
+        self.connecting.abort();
+    }
 }
 
 struct Link {
@@ -86,16 +109,10 @@ impl RedisCache {
     pub fn connect(url: &str) -> Result<Self, RedisError> {
         let client = Client::open(url)?;
         let link = Arc::new(Link { connection: RwLock::new(None), broken: Notify::new() });
-        tokio::spawn(keep_connected(client, Arc::downgrade(&link)));
+        let connecting = tokio::spawn(keep_connected(client, link.clone())).abort_handle();
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(write_behind(link.clone(), queue));
-        Ok(Self { link, cluster: OnceLock::new(), writes })
-    }
-
-    /// Nothing is read or written before it is known whose values they are.
-    pub fn meet(&self, cluster: ClusterId) {
-        // The first stays: a tier never serves a second cluster.
-        let _ = self.cluster.set(cluster);
+        Ok(Self { link, cluster: OnceLock::new(), writes, connecting })
     }
 
     fn name(&self, key: Key) -> Option<Vec<u8>> {
@@ -109,15 +126,26 @@ impl RedisCache {
         )
     }
 
-    /// A value, and the position that it says it is of. Nothing when Redis has none, is slow, or is down.
-    pub async fn get(&self, key: Key) -> Option<(Position, Entry)> {
+    fn enqueue(&self, write: Write) {
+        if self.link.is_up() && self.writes.try_send(write).is_err() {
+            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
+        }
+    }
+}
+
+impl SharedCache for RedisCache {
+    fn meet(&self, cluster: ClusterId) {
+        // The first stays: a tier never serves a second cluster.
+        let _ = self.cluster.set(cluster);
+    }
+
+    async fn get(&self, key: Key) -> Option<(Position, Entry)> {
         let name = self.name(key)?;
         let raw: Option<Vec<u8>> = self.link.run(async |mut c| Cmd::get(name).query_async(&mut c).await).await?;
         decode(key, raw?)
     }
 
-    /// Stores a value in the background.
-    pub fn set(&self, key: Key, as_of: Position, entry: &Entry) {
+    fn set(&self, key: Key, as_of: Position, entry: &Entry) {
         let Some(name) = self.name(key) else { return };
         let value = encode(as_of, entry);
         if value.len() <= MAX_VALUE {
@@ -125,17 +153,10 @@ impl RedisCache {
         }
     }
 
-    /// Raises a validated value's position in the background, when it is worth it.
-    pub fn raise(&self, key: Key, from: Position, to: Position) {
+    fn raise(&self, key: Key, from: Position, to: Position) {
         let lags = to.epoch > from.epoch || to.lsn.saturating_sub(from.lsn) >= RAISE_AFTER;
         if let Some(name) = self.name(key).filter(|_| lags) {
             self.enqueue(Write::Raise(name, from, to));
-        }
-    }
-
-    fn enqueue(&self, write: Write) {
-        if self.link.is_up() && self.writes.try_send(write).is_err() {
-            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
         }
     }
 }
@@ -165,21 +186,18 @@ impl Link {
     }
 }
 
-async fn keep_connected(client: Client, link: std::sync::Weak<Link>) {
+/// Until it is aborted.
+async fn keep_connected(client: Client, link: Arc<Link>) {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN));
     loop {
-        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-        let Some(link) = link.upgrade() else { return };
-        match connected {
+        match client.get_multiplexed_async_connection_with_config(&config).await {
             Ok(connection) => {
                 tracing::info!("connected to Redis");
                 *link.connection.write() = Some(connection);
-                // Held while it waits: the cache's end is noticed when the process ends.
                 link.broken.notified().await;
             }
             Err(error) => tracing::debug!(%error, "Redis can't be reached"),
         }
-        drop(link);
         sleep(RETRY).await;
     }
 }

@@ -15,7 +15,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Who else hears of a stream: a leader's fan-out to its followers.
 pub trait Observer: Send + Sync {
-    /// The stream began: where the cache was, or, after a reset, anew.
+    /// The stream began. `resumed`: the cache goes on from where it was, which may be later than the start (COHERENCE rule 14);
+    /// otherwise it was reset to the start.
     fn started(&self, start: &internal::Start, resumed: bool);
     /// The cache has applied this event. An error ends the stream.
     fn applied(&self, event: internal::SubscribeResponse) -> Result<()>;
@@ -39,8 +40,9 @@ pub fn cluster_info(start: &internal::Start) -> Result<ClusterInfo> {
     Ok(ClusterInfo { cluster: ClusterId(cluster), log: LogId(start.log), layout: layout.map_err(broken)? })
 }
 
-/// Applies a stream to the cache until it breaks; says why it did. Any break is a reset (COHERENCE rule 7): the caller subscribes
-/// again. `meet` is asked once whether the stream is of the cluster that this tier serves.
+/// Applies a stream to the cache until it breaks; says why it did. The caller subscribes again, best at
+/// [`MemoryCache::resume_point`]: a stream that begins where the cache has been resumes, any other resets it (COHERENCE rule 7). `meet` is
+/// asked once whether the stream is of the cluster that this tier serves.
 pub async fn follow(
     memory: &MemoryCache,
     mut events: impl Stream<Item = Result<internal::SubscribeResponse>> + Unpin,

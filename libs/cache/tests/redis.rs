@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use tao_cache::{CacheOptions, CachedList, CachedReader, Entry, Fresh, MemoryCache, Mode, Read, RedisCache, Upstream};
+use tao_cache::{
+    CacheOptions, CachedList, CachedReader, Entry, Fresh, MemoryCache, Mode, Read, RedisCache, SharedCache, Upstream,
+};
 use tao_harness::{Redis, eventually_async};
 use tao_model::{Change, ChangeKind, ClusterId, Edge, Key, ObjectId, Position, Result, ShardId, SystemClock, TypeId};
 use tao_proto::edges::encode_list;

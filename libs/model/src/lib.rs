@@ -8,6 +8,7 @@ pub mod graph;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod mutation;
 pub mod position;
 pub mod schema;
 pub mod shards;

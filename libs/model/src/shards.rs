@@ -84,19 +84,17 @@ impl ShardSet {
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mut rest = Vec::new();
-        for (start, last) in self.ranges.iter().copied() {
-            let mut first = start;
-            for (from, to) in other.ranges.iter().copied().filter(|(from, to)| *to >= start && *from <= last) {
-                if from > first {
-                    rest.push((first, from - 1));
+        for &(first, last) in &self.ranges {
+            // What is left begins here; nothing is left once the last number of all is used up.
+            let mut from = Some(first);
+            for &(begin, end) in &other.ranges {
+                let Some(first) = from.filter(|first| end >= *first && begin <= last) else { continue };
+                if begin > first {
+                    rest.push((first, begin - 1));
                 }
-                // What is left begins after it; beyond `last` there is nothing left.
-                first = to.saturating_add(1);
+                from = end.checked_add(1);
             }
-            let is_used_up = other.ranges.iter().any(|(from, to)| *from <= last && *to >= last);
-            if first <= last && !is_used_up {
-                rest.push((first, last));
-            }
+            rest.extend(from.map(|first| (first, last)));
         }
         Self::merged(rest)
     }

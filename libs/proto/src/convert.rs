@@ -1,6 +1,7 @@
 //! Between the model and the messages that tiers exchange. Peers are trusted to have validated, not to be of the same version:
 //! what can't be read is an error, never a panic.
 
+use bytes::Bytes;
 use prost::Message as _;
 use tao_model::{
     AssocRef, Change, ChangeKind, Error, ListDelta, ObjectId, ObjectUpdate, Placement, Position, Result, ShardId,
@@ -103,13 +104,16 @@ pub fn encode_log(changes: &[Change]) -> Vec<u8> {
 
 /// Reads [`encode_log`]'s result.
 pub fn decode_log(raw: &[u8]) -> Result<Vec<Change>> {
-    match raw.split_first() {
-        Some((&LOG_VERSION, payload)) => {
-            let payload = internal::LogPayload::decode(payload).map_err(|_| unreadable("a log payload"))?;
-            changes(payload.changes)
-        }
-        _ => Err(unreadable("a log payload of another version")),
+    changes(decode_log_raw(Bytes::copy_from_slice(raw))?)
+}
+
+/// The same, as streams carry it; objects and edges stay where they are in `raw`.
+pub fn decode_log_raw(mut raw: Bytes) -> Result<Vec<internal::Change>> {
+    if raw.first() != Some(&LOG_VERSION) {
+        return Err(unreadable("a log payload of another version"));
     }
+    let payload = internal::LogPayload::decode(raw.split_off(1)).map_err(|_| unreadable("a log payload"))?;
+    Ok(payload.changes)
 }
 
 impl From<&Write> for internal::Write {

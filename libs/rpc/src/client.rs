@@ -64,8 +64,8 @@ impl Default for LinkOptions {
             max_message_bytes: 256 * 1024,
             connect_wait: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
-            keepalive_interval: Duration::from_secs(10),
-            keepalive_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(3),
+            keepalive_timeout: Duration::from_secs(4),
             stream_window: 2 * 1024 * 1024,
             runtime: None,
         }

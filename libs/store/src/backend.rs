@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, ShardId, TypeId};
+use tao_model::{AssocRef, EdgeTime, ObjectId, Position, ShardId, TypeId};
 
+use crate::epoch::NewEpoch;
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
 /// Why the database did not do it. The driver's text goes to the log, never to a caller.
@@ -17,8 +18,6 @@ pub(crate) enum Fault {
     Refused,
     /// The connection broke during a commit: it may have happened.
     InDoubt,
-    /// Another process has taken the database over.
-    Fenced,
 }
 
 /// A list's name.
@@ -57,18 +56,25 @@ pub(crate) struct OutcomeRow {
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     pub objects: Vec<ObjectId>,
+    /// Objects of which only the type matters.
+    pub types: Vec<ObjectId>,
     pub assocs: Vec<AssocRef>,
     pub counts: Vec<ListKey>,
     pub outcomes: Vec<String>,
+    /// Shards whose `ids_until` matters.
+    pub shards: Vec<ShardId>,
 }
 
 /// Those of them that exist.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub objects: HashMap<ObjectId, ObjectRow>,
+    pub types: HashMap<ObjectId, TypeId>,
     pub assocs: HashMap<AssocRef, AssocRow>,
     pub counts: HashMap<ListKey, CountRow>,
     pub outcomes: HashMap<String, OutcomeRow>,
+    /// By shard, `ids_until`.
+    pub shards: HashMap<ShardId, u64>,
 }
 
 /// What a batch writes, in key order. `None`: delete.
@@ -90,23 +96,84 @@ impl WriteBack {
 }
 
 /// One commit's row in the log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogRow {
     pub first: Position,
     pub last: Position,
     pub committed_ms: u64,
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
+
+/// A logical shard as its row has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardRow {
+    pub shard: ShardId,
+    /// Whether it is served from this database.
+    pub is_served: bool,
+    /// Milliseconds since 1970 below which its ids may have been made.
+    pub ids_until: u64,
+}
+
+/// Where a transaction begins.
+pub(crate) struct Begun {
+    /// The log's end, held until the transaction ends.
+    pub head: Position,
+    /// Moves whenever a row of `shards` comes, goes or changes its state.
+    pub shards_version: i64,
+    pub transaction: Box<dyn Transaction>,
+}
+
+/// A stretch of the log and its end, from one snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct LogRows {
+    pub head: Position,
+    /// Of the epoch that was asked for, ascending; the first may begin before what was asked for.
+    pub rows: Vec<LogRow>,
+}
+
+/// What may be deleted of the log: always from its beginning on, so that what is kept has no holes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogCut {
+    /// Commits before this time, in milliseconds since 1970 ...
+    pub before_ms: u64,
+    /// ... and up to this position;
+    pub up_to: Position,
+    /// and commits before this time in any case.
+    pub surely_before_ms: u64,
+    /// Commits after this time are of a clock that was wrong, and say nothing.
+    pub now_ms: u64,
+}
+
+impl LogCut {
+    /// How many of these rows, which are the oldest, may go.
+    pub fn count(&self, rows: &[(Position, u64)]) -> usize {
+        let ahead = self.now_ms.saturating_sub(self.before_ms);
+        let may_go = |&&(last, committed_ms): &&(Position, u64)| {
+            let is_wrong = committed_ms > self.now_ms + ahead;
+            committed_ms < self.surely_before_ms || ((committed_ms < self.before_ms || is_wrong) && last <= self.up_to)
+        };
+        rows.iter().take_while(may_go).count()
+    }
+}
+
+/// Rows that are deleted in one step.
+pub(crate) const EXPIRE_ROWS: usize = 1_000;
 
 /// A database.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
-    /// Begins a transaction that holds the log's end, unless another process owns the database.
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault>;
-    /// Whether this process still owns the database.
-    async fn is_owner(&self) -> Result<bool, Fault>;
-    /// Deletes what has expired, in a bounded step; says whether there may be more.
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault>;
+    /// Begins a transaction that holds the log's end: those of all processes come one after another.
+    async fn begin(&self) -> Result<Begun, Fault>;
+    /// Deletes outcomes that have expired, in a bounded step; says whether there may be more.
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault>;
+    /// The same for the log.
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault>;
+    /// The log's rows that reach beyond a position, of its epoch: at least one, if there is one, and about so many bytes.
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault>;
+    /// The oldest position that is kept, not more than so many changes back, after which nothing was committed before a time.
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault>;
+    /// Begins an epoch, if it is still due; gives the log's end.
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault>;
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault>;
     async fn list(&self, key: ListKey, newest: usize, max_bytes: usize) -> Result<AsOf<ListHead>, Fault>;
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault>;
@@ -115,16 +182,40 @@ pub(crate) trait Backend: Send + Sync + 'static {
         key: ListKey,
         id2s: &[ObjectId],
         times: (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault>;
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault>;
     async fn head(&self) -> Result<Position, Fault>;
-    /// Gives the database up, so that the next owner need not wait.
     async fn close(&self);
 }
 
 /// A transaction; dropped without a commit, it did nothing.
 #[async_trait]
 pub(crate) trait Transaction: Send {
+    /// All logical shards that have a row here.
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault>;
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault>;
     async fn write(&mut self, write: &WriteBack) -> Result<(), Fault>;
     async fn commit(self: Box<Self>) -> Result<(), Fault>;
+    /// Ends it as if it had not been.
+    async fn end(self: Box<Self>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_cut_from_its_beginning_only() {
+        let cut = LogCut { before_ms: 1_000, up_to: Position::new(1, 5), surely_before_ms: 100, now_ms: 2_000 };
+        let rows =
+            |rows: &[(u64, u64)]| -> Vec<_> { rows.iter().map(|(lsn, ms)| (Position::new(1, *lsn), *ms)).collect() };
+        assert_eq!(
+            cut.count(&rows(&[(1, 500), (2, 999), (3, 1_000), (4, 500)])),
+            2,
+            "a young row keeps those after it"
+        );
+        assert_eq!(cut.count(&rows(&[(4, 500), (5, 500), (6, 500)])), 2, "somebody still needs the last");
+        assert_eq!(cut.count(&rows(&[(4, 50), (6, 99), (7, 100)])), 2, "nobody is waited for so long");
+        assert_eq!(cut.count(&rows(&[(1, 9_999), (2, 500)])), 2, "a clock that was ahead keeps nothing for ever");
+    }
 }

@@ -6,32 +6,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use tao_model::graph::UpdateError;
-use tao_model::id::NoId;
 use tao_model::limits::{MAX_DATA, MAX_FIELDS, MAX_TIME_AHEAD, OUTCOME_TTL_MS};
 use tao_model::{
-    AssocRef, Change, ChangeKind, Data, Error, IdGenerator, IdLayout, Object, ObjectId, ObjectUpdate, Placement,
-    Position, Result, Schema, ShardId, StableHash, TypeId, Violations, Write, WriteOutcome, WriteResult,
+    AssocRef, Change, ChangeKind, Data, Error, Object, ObjectId, ObjectUpdate, Placement, Position, Result, Schema,
+    ShardId, StableHash, TypeId, Violations, Write, WriteOutcome, WriteResult,
 };
 use tao_proto::{convert, data, internal};
 
 use crate::backend::{AssocRow, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
 use crate::edges::encode;
+use crate::shards::Shards;
 
-/// How far ahead of its last id a shard's lease reaches, in milliseconds. Ids after a crash may be as far ahead of the clock.
-const LEASE_MS: u64 = 3_000;
 /// The version byte of stored answers.
 const ANSWER_VERSION: u8 = 1;
 
 /// What the lane keeps from batch to batch.
 pub(crate) struct Lasting {
     pub schema: Arc<Schema>,
-    pub layout: IdLayout,
-    /// By shard: where its ids are, and the lease that is committed.
-    pub generators: Vec<(IdGenerator, u64)>,
+    pub shards: Shards,
     /// Types of objects, which never change; bounded.
     pub types: HashMap<ObjectId, TypeId>,
-    /// Where the next object that may go anywhere goes.
-    pub turn: u32,
 }
 
 /// Types that are remembered at the most.
@@ -40,6 +34,9 @@ const MAX_TYPES: usize = 1 << 20;
 /// What a write needs to be loaded before it can be computed.
 pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wanted: &mut Wanted) {
     wanted.outcomes.extend(key.cloned());
+    if let Write::ObjectAdd { placement: Placement::Allocated(id), .. } | Write::ObjectUpsert { id, .. } = write {
+        wanted.shards.extend(lasting.shards.unknown(*id));
+    }
     match write {
         Write::ObjectAdd { placement: Placement::Allocated(id), .. }
         | Write::ObjectUpdate { id, .. }
@@ -59,6 +56,7 @@ pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wante
 }
 
 fn want_edge(edge: AssocRef, lasting: &Lasting, wanted: &mut Wanted) {
+    wanted.shards.extend([edge.id1, edge.id2].into_iter().filter_map(|id| lasting.shards.unknown(id)));
     for at in [Some(edge), lasting.inverse(edge)].into_iter().flatten() {
         wanted.assocs.push(at);
         wanted.counts.push((at.id1, at.atype));
@@ -69,7 +67,7 @@ fn want_ends(edge: AssocRef, atype: TypeId, lasting: &Lasting, wanted: &mut Want
     let Some(atype) = lasting.schema.assoc(atype) else { return };
     for (id, allowed) in [(edge.id1, &atype.from), (edge.id2, &atype.to)] {
         if !allowed.is_empty() && !lasting.types.contains_key(&id) {
-            wanted.objects.push(id);
+            wanted.types.push(id);
         }
     }
 }
@@ -80,17 +78,6 @@ impl Lasting {
         let atype = self.schema.assoc(edge.atype)?.inverse?;
         let inverse = AssocRef { id1: edge.id2, atype, id2: edge.id1 };
         (inverse != edge).then_some(inverse)
-    }
-
-    fn check_allocated(&self, field: &str, id: ObjectId, violations: &mut Violations) {
-        let may_exist = match self.layout.checked_shard(id) {
-            Ok(shard) => self.generators[shard.0 as usize].0.may_have_made(id),
-            Err(problem) => return violations.add(field, problem),
-        };
-        if !may_exist {
-            violations
-                .add(field, format!("{id} was never allocated: use the id of an object, or one that AllocateIds gave"));
-        }
     }
 
     /// Keeps the memory of types bounded; between batches, since a batch relies on what it did not load.
@@ -117,6 +104,7 @@ pub(crate) struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     pub fn new(lasting: &'a mut Lasting, rows: Rows, head: Position, now_ms: u64) -> Self {
         lasting.types.extend(rows.objects.iter().map(|(id, row)| (*id, row.otype)));
+        lasting.types.extend(&rows.types);
         Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms }
     }
 
@@ -126,34 +114,13 @@ impl<'a> Overlay<'a> {
 
     pub fn push(&mut self, position: Position, kind: ChangeKind) {
         let mut change = Change { position, shard: ShardId(0), kind };
-        change.shard = self.lasting.layout.shard(change.key().owner());
+        change.shard = self.lasting.shards.layout().shard(change.key().owner());
         self.changes.push(change);
     }
 
-    /// Ids of one shard, within its lease or a longer one.
+    /// Ids of one shard, of its lease.
     pub async fn allocate(&mut self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>> {
-        let shard = shard.unwrap_or_else(|| {
-            self.lasting.turn = (self.lasting.turn + 1) % self.lasting.layout.shards();
-            ShardId(self.lasting.turn)
-        });
-        let mut ids = Vec::with_capacity(count);
-        let (generator, leased) =
-            self.lasting.generators.get_mut(shard.0 as usize).ok_or(Error::WrongShard { shard: shard.0 })?;
-        while ids.len() < count {
-            match generator.next(self.now_ms) {
-                Ok(id) => ids.push(id),
-                Err(NoId::Wait(time)) => {
-                    tokio::time::sleep(time).await;
-                    generator.waited();
-                }
-                Err(end @ NoId::EndOfTime) => return Err(end.into()),
-            }
-        }
-        // The lease covers whole milliseconds below it.
-        if generator.millisecond() >= *leased {
-            self.back.leases.insert(shard, generator.millisecond() + LEASE_MS);
-        }
-        Ok(ids)
+        self.lasting.shards.allocate(shard, count, self.now_ms).await
     }
 
     /// One write; a write that fails changes nothing.
@@ -197,9 +164,7 @@ impl<'a> Overlay<'a> {
             Placement::Anywhere => self.allocate(None, 1).await?[0],
             Placement::Shard(shard) => self.allocate(Some(shard), 1).await?[0],
             Placement::Allocated(id) => {
-                let mut violations = Violations::default();
-                self.lasting.check_allocated("id", id, &mut violations);
-                violations.check()?;
+                self.check_id(id)?;
                 if self.rows.objects.contains_key(&id) {
                     return Err(Error::AlreadyExists { what: format!("object {id}") });
                 }
@@ -216,6 +181,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn object_update(&mut self, id: ObjectId, update: &ObjectUpdate, expected: Option<i64>) -> Result<WriteResult> {
+        self.lasting.shards.check_served(id)?;
         let row = self.existing(id)?;
         check_version(id, row, expected)?;
         let corrupt = || Error::Internal { what: format!("the data of object {id} can't be read") };
@@ -247,9 +213,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn object_upsert(&mut self, id: ObjectId, otype: TypeId, data: &Data) -> Result<WriteResult> {
-        let mut violations = Violations::default();
-        self.lasting.check_allocated("id", id, &mut violations);
-        violations.check()?;
+        self.check_id(id)?;
         let encoded = data::encode(data);
         let (row, applied) = match self.rows.objects.get(&id) {
             Some(old) if old.otype != otype => {
@@ -271,6 +235,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn object_delete(&mut self, id: ObjectId, expected: Option<i64>) -> Result<WriteResult> {
+        self.lasting.shards.check_served(id)?;
         let Some(row) = self.rows.objects.get(&id) else { return Ok(WriteResult::default()) };
         check_version(id, row, expected)?;
         self.rows.objects.remove(&id);
@@ -283,11 +248,10 @@ impl<'a> Overlay<'a> {
         let now = self.now_ms / 1000;
         let time = time.unwrap_or(u32::try_from(now).unwrap_or(u32::MAX));
         let mut violations = Violations::default();
-        self.check_ends(edge, &mut violations);
         if u64::from(time) > now + MAX_TIME_AHEAD {
             violations.add("time", format!("{time} is more than a day ahead of the clock, which says {now}"));
         }
-        violations.check()?;
+        self.check_ends(edge, &[edge.atype], violations)?;
         self.check_types(edge, edge.atype)?;
         let row = AssocRow { time, data: data::encode(data) };
         let applied = self.put_both(edge, &row);
@@ -295,20 +259,19 @@ impl<'a> Overlay<'a> {
     }
 
     fn assoc_delete(&mut self, edge: AssocRef) -> Result<WriteResult> {
-        let mut violations = Violations::default();
-        self.check_ends(edge, &mut violations);
-        violations.check()?;
+        self.check_ends(edge, &[edge.atype], Violations::default())?;
         let applied = self.remove_both(edge).is_some();
         Ok(WriteResult { count: self.count(edge), applied, ..WriteResult::default() })
     }
 
     fn assoc_change_type(&mut self, edge: AssocRef, new_atype: TypeId) -> Result<WriteResult> {
-        let mut violations = Violations::default();
-        self.check_ends(edge, &mut violations);
-        violations.check()?;
-        if !self.rows.assocs.contains_key(&edge) {
-            let name = self.lasting.schema.assoc(edge.atype).map_or("unknown", |t| t.name.as_str());
-            return Err(Error::NotFound { what: format!("edge {name} from {} to {}", edge.id1, edge.id2) });
+        self.check_ends(edge, &[edge.atype, new_atype], Violations::default())?;
+        let Some(row) = self.rows.assocs.get(&edge) else {
+            return Err(Error::NotFound { what: self.name(edge) });
+        };
+        if new_atype == edge.atype {
+            let edge = (Some(encode(edge, row)), self.count(edge));
+            return Ok(WriteResult { edge: edge.0, count: edge.1, applied: true, object: None });
         }
         self.check_types(edge, new_atype)?;
         let new = AssocRef { atype: new_atype, ..edge };
@@ -339,9 +302,33 @@ impl<'a> Overlay<'a> {
         self.rows.counts.get(&(edge.id1, edge.atype)).map_or(0, |row| row.count)
     }
 
-    fn check_ends(&self, edge: AssocRef, violations: &mut Violations) {
-        self.lasting.check_allocated("id1", edge.id1, violations);
-        self.lasting.check_allocated("id2", edge.id2, violations);
+    fn name(&self, edge: AssocRef) -> String {
+        let name = self.lasting.schema.assoc(edge.atype).map_or("unknown", |t| t.name.as_str());
+        format!("edge {name} from {} to {}", edge.id1, edge.id2)
+    }
+
+    fn check_id(&self, id: ObjectId) -> Result<()> {
+        let mut violations = Violations::default();
+        self.lasting.shards.check_allocated("id", id, &mut violations);
+        violations.check()?;
+        self.lasting.shards.check_served(id)
+    }
+
+    /// Both ends may exist; the edge's list is here, and so is its inverse's, where one of the types has an inverse.
+    fn check_ends(&self, edge: AssocRef, atypes: &[TypeId], mut violations: Violations) -> Result<()> {
+        let Lasting { schema, shards, .. } = &*self.lasting;
+        shards.check_allocated("id1", edge.id1, &mut violations);
+        shards.check_allocated("id2", edge.id2, &mut violations);
+        violations.check()?;
+        shards.check_served(edge.id1)?;
+        let has_inverse = atypes.iter().any(|t| schema.assoc(*t).is_some_and(|t| t.inverse.is_some()));
+        if has_inverse && shards.check_served(edge.id2).is_err() {
+            let what = self.name(edge);
+            return Err(Error::CrossDatabase {
+                what: format!("{what} has an inverse in another database, which is not possible yet"),
+            });
+        }
+        Ok(())
     }
 
     /// An end's type is checked where it is known; an edge to an object that doesn't exist is allowed.
@@ -351,7 +338,10 @@ impl<'a> Overlay<'a> {
             || Error::Internal { what: format!("association type {atype} is not in this storage shard's schema") };
         let atype = schema.assoc(atype).ok_or_else(unknown)?;
         for (end, id, allowed) in [("id1", edge.id1, &atype.from), ("id2", edge.id2, &atype.to)] {
-            let known = self.rows.objects.get(&id).map(|row| &row.otype).or_else(|| self.lasting.types.get(&id));
+            let known = match self.back.objects.get(&id) {
+                Some(row) => row.as_ref().map(|row| &row.otype),
+                None => self.lasting.types.get(&id),
+            };
             let Some(otype) = known.filter(|_| !allowed.is_empty()) else { continue };
             if !allowed.contains(otype) {
                 let name = |t: &TypeId| schema.object(*t).map_or("unknown", |t| t.name.as_str());

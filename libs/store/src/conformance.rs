@@ -2,6 +2,7 @@
 
 mod concurrent;
 mod history;
+mod logs;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub async fn run(store: Arc<dyn Store>) {
     suite.ids_are_unique().await;
     suite.pages_under_inserts().await;
     suite.history().await;
+    suite.logs().await;
+    suite.epochs().await;
 }
 
 struct Suite {
@@ -384,6 +387,14 @@ impl Suite {
         assert_eq!(page(Scan { offset: 99, ..scan }).await, (vec![], false));
         let within: Vec<_> = all.iter().copied().filter(|(t, _)| (3..=4).contains(t)).collect();
         assert_eq!(page(Scan { low: 3, high: 4, ..scan }).await, (within, false));
+        let oldest_newer = EdgeKey { time: all[14].0, id2: all[14].1 };
+        let rest: Vec<_> = all[15..].iter().copied().filter(|(t, _)| *t >= 3).collect();
+        for high in [oldest_newer.time, u32::MAX] {
+            assert_eq!(page(Scan { after: Some(oldest_newer), low: 3, high, ..scan }).await, (rest.clone(), false));
+        }
+        let newest = EdgeKey { time: all[0].0, id2: all[0].1 };
+        let within: Vec<_> = all.iter().copied().filter(|(t, _)| (3..=4).contains(t)).collect();
+        assert_eq!(page(Scan { after: Some(newest), low: 3, high: 4, ..scan }).await, (within, false));
         let (mut paged, mut after) = (Vec::new(), None);
         loop {
             let (edges, more) = page(Scan { after, ..scan }).await;

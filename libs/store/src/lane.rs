@@ -1,30 +1,29 @@
 //! Group commit: one ordered lane a database. While one batch commits, the next gathers; idle, a write waits for nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tao_model::{Change, Clock, Error, ObjectId, Position, Result, ShardId, Write, WriteOutcome};
+use tao_model::{Change, Clock, Error, ObjectId, Placement, Position, Result, ShardId, Value, Write, WriteOutcome};
 use tao_proto::convert;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, interval};
+use tokio::time::Instant;
 
-use crate::backend::{Backend, Fault, LogRow, Rows, Wanted};
+use crate::backend::{Backend, Begun, Fault, LogRow, Rows, Transaction, Wanted, WriteBack};
 use crate::batch::{Lasting, Overlay, want};
-use crate::feed::{Commit, Feed};
+use crate::epoch::NewEpoch;
+use crate::feed::Feed;
+use crate::shards::Demand;
 use crate::store::WriteContext;
 
 /// Writes in one commit.
 const MAX_BATCH: usize = 512;
 /// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
 const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// How often an idle lane makes sure that nobody has taken the database over.
-pub(crate) const OWNER_CHECK: Duration = Duration::from_millis(250);
-/// How often what has expired is deleted.
-const EXPIRE: Duration = Duration::from_secs(10);
-/// Steps of a thousand rows each, at the most: more than a busy lane commits between two times, and no long pause for writers.
-const EXPIRE_STEPS: u32 = 10;
-/// How long the log is kept.
-const LOG_TTL_MS: u64 = 60 * 60 * 1_000;
+/// What a job without data counts for.
+const JOB_BYTES: usize = 64;
+/// A job and about how many bytes it takes.
+pub(crate) type Queued = (Job, usize);
 
 /// What is asked of the lane.
 pub(crate) enum Job {
@@ -61,7 +60,8 @@ impl Job {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// About how many bytes of data it writes.
+    pub fn bytes(&self) -> usize {
         let data = match self {
             Self::Write(
                 Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. },
@@ -69,9 +69,14 @@ impl Job {
             ) => data,
             Self::Write(Write::ObjectUpdate { update, .. }, ..) => &update.set,
             Self::Write(Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. }, ..)
-            | Self::Allocate(..) => return 64,
+            | Self::Allocate(..) => return JOB_BYTES,
         };
-        tao_proto::data::encoded_len(data) + 64
+        let value = |value: &Value| match value {
+            Value::String(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Bool(_) | Value::Int64(_) | Value::Double(_) | Value::Timestamp(..) => 8,
+        };
+        data.iter().map(|(name, v)| name.len() + value(v) + 8).sum::<usize>() + JOB_BYTES
     }
 }
 
@@ -80,71 +85,32 @@ pub(crate) struct Lane {
     pub backend: Arc<dyn Backend>,
     pub feed: Arc<Feed>,
     pub clock: Arc<dyn Clock>,
+    /// Bytes of the jobs that wait.
+    pub queued_bytes: Arc<AtomicUsize>,
     pub lasting: Lasting,
+    /// Where this lane left the log, or found it.
+    pub left: Position,
 }
 
 impl Lane {
     /// Runs until nobody can ask any more.
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut check = interval(OWNER_CHECK);
-        let mut expire = interval(EXPIRE);
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Queued>) {
         let mut queue = Vec::with_capacity(MAX_BATCH);
-        loop {
-            tokio::select! {
-                biased;
-                // Rare, and before the writes, which would leave them no turn when they never cease.
-                _ = check.tick() => {
-                    self.check_owner().await;
-                    // From now: while the database is down, a check takes longer than the time between two.
-                    check.reset();
-                }
-                _ = expire.tick() => {
-                    self.expire().await;
-                    expire.reset();
-                }
-                taken = jobs.recv_many(&mut queue, MAX_BATCH) => {
-                    if taken == 0 {
-                        return;
-                    }
-                    self.take(&mut queue).await;
-                }
-            }
-        }
-    }
-
-    async fn check_owner(&self) {
-        match self.backend.is_owner().await {
-            Ok(true) if self.feed.is_lost() => self.recover().await,
-            Ok(true) => self.feed.confirm(),
-            Err(Fault::Unreachable | Fault::Refused | Fault::InDoubt) => {}
-            Ok(false) | Err(Fault::Fenced) => {
-                tracing::error!("another storage shard has taken the database over");
-                self.feed.lose();
-            }
-        }
-    }
-
-    async fn expire(&self) {
-        let now = self.clock.now_ms();
-        for _ in 0..EXPIRE_STEPS {
-            match self.backend.expire(now, now.saturating_sub(LOG_TTL_MS)).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(fault) => return tracing::warn!(?fault, "can't delete what has expired"),
-            }
+        while jobs.recv_many(&mut queue, MAX_BATCH).await > 0 {
+            self.take(&mut queue).await;
         }
     }
 
     /// Commits a queue, in as many batches as its bytes need.
-    async fn take(&mut self, queue: &mut Vec<Job>) {
+    async fn take(&mut self, queue: &mut Vec<Queued>) {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for job in queue.drain(..) {
+        for (job, size) in queue.drain(..) {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             if job.is_late() {
                 job.fail(Error::DeadlineExceeded { not_applied: true });
                 continue;
             }
-            let size = job.bytes();
             if bytes + size > MAX_BATCH_BYTES && !batch.is_empty() {
                 self.commit(std::mem::take(&mut batch)).await;
                 bytes = 0;
@@ -172,40 +138,104 @@ impl Lane {
             Err(fault) => {
                 let error = error(fault);
                 batch.into_iter().for_each(|job| job.fail(error.clone()));
-                match fault {
-                    Fault::InDoubt => self.recover().await,
-                    Fault::Fenced => self.feed.lose(),
-                    Fault::Unreachable | Fault::Refused => {}
+                if fault == Fault::InDoubt {
+                    // If it happened, subscribers hear of it from the database.
+                    self.feed.ask();
                 }
             }
         }
     }
 
-    /// After a commit in doubt: nobody may go on from memory until the log's end is known again.
-    async fn recover(&self) {
-        self.feed.lose();
-        // Holding the log's end: a commit that is still under way is waited for.
-        if let Ok((head, _transaction)) = self.backend.begin().await {
-            self.feed.confirm();
-            self.feed.resume(head);
+    /// Begins a transaction on a log that has everything which this process has seen of it.
+    async fn begin(&mut self) -> Result<Begun, Fault> {
+        let mut begun = self.backend.begin().await?;
+        let known = self.feed.seen.mark().last;
+        if begun.head < known {
+            begun.transaction.end().await;
+            self.backend.begin_epoch(NewEpoch::Beyond(known)).await?;
+            begun = self.backend.begin().await?;
         }
+        if begun.head != self.left {
+            // Others have written, and may have deleted objects and made them anew with another type.
+            self.lasting.types.clear();
+            self.feed.ask();
+            if begun.head.epoch != self.left.epoch {
+                self.lasting.shards.forget_leases();
+            }
+            self.left = begun.head;
+        }
+        Ok(begun)
     }
 
     async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
-        let (head, mut transaction) = self.backend.begin().await?;
-        self.feed.confirm();
-        self.feed.resume(head);
+        let Begun { head, shards_version, mut transaction } = self.begin().await?;
+        let done = self.compute(batch, head, shards_version, &mut *transaction).await;
+        let (done, back, changes) = match done {
+            Ok(computed) => computed,
+            Err(fault) => {
+                self.lasting.shards.abandon();
+                return Err(fault);
+            }
+        };
+        if back.is_empty() {
+            transaction.end().await;
+            return Ok(done);
+        }
+        if let Err(fault) = transaction.commit().await {
+            self.lasting.shards.abandon();
+            return Err(fault);
+        }
+        self.lasting.shards.confirm();
+        for (id, row) in back.objects {
+            match row {
+                Some(row) => self.lasting.types.insert(id, row.otype),
+                None => self.lasting.types.remove(&id),
+            };
+        }
+        if let Some(log) = &back.log {
+            self.left = log.last;
+            self.feed.committed(log, head, &changes);
+        }
+        Ok(done)
+    }
+
+    /// Everything but the commit.
+    async fn compute(
+        &mut self,
+        batch: &[Job],
+        head: Position,
+        shards_version: i64,
+        transaction: &mut dyn Transaction,
+    ) -> Result<(Vec<Done>, WriteBack, Vec<Change>), Fault> {
+        if self.lasting.shards.is_stale(shards_version) {
+            self.lasting.shards.update(shards_version, &transaction.shards().await?);
+        }
         self.lasting.forget_some_types();
-        let mut wanted = Wanted::default();
+        let now_ms = self.clock.now_ms();
+        let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
         for job in batch {
-            if let Job::Write(write, context, _) = job {
-                want(write, context.idempotency_key.as_ref(), &self.lasting, &mut wanted);
+            match job {
+                Job::Write(write, context, _) => {
+                    want(write, context.idempotency_key.as_ref(), &self.lasting, &mut wanted);
+                    if let Write::ObjectAdd { placement, .. } = write {
+                        match placement {
+                            Placement::Anywhere => demand.add(None, 1),
+                            Placement::Shard(shard) => demand.add(Some(*shard), 1),
+                            Placement::Allocated(_) => {}
+                        }
+                    }
+                }
+                Job::Allocate(shard, count, _) => demand.add(*shard, *count),
             }
         }
+        let short = self.lasting.shards.to_renew(demand, now_ms);
+        wanted.shards.extend(short.iter().map(|(shard, _)| *shard));
         wanted.dedup();
         let rows = if wanted.is_empty() { Rows::default() } else { transaction.load(&wanted).await? };
-        let now_ms = self.clock.now_ms();
+        self.lasting.shards.learn(&rows.shards);
+        let leases = self.lasting.shards.renew(&short, now_ms);
         let mut overlay = Overlay::new(&mut self.lasting, rows, head, now_ms);
+        overlay.back.leases.extend(leases);
         let mut done = Vec::with_capacity(batch.len());
         for job in batch {
             done.push(match job {
@@ -217,29 +247,16 @@ impl Lane {
         }
         let Overlay { changes, mut back, .. } = overlay;
         back.log = log_row(&changes, head, now_ms);
-        if back.is_empty() {
-            return Ok(done);
+        if !back.is_empty() {
+            transaction.write(&back).await?;
         }
-        transaction.write(&back).await?;
-        transaction.commit().await?;
-        for (shard, until) in back.leases {
-            self.lasting.generators[shard.0 as usize].1 = until;
-        }
-        for (id, row) in back.objects {
-            if let Some(row) = row {
-                self.lasting.types.insert(id, row.otype);
-            }
-        }
-        if !changes.is_empty() {
-            self.feed.publish(Commit { previous: head, changes });
-        }
-        Ok(done)
+        Ok((done, back, changes))
     }
 }
 
 fn log_row(changes: &[Change], head: Position, committed_ms: u64) -> Option<LogRow> {
     let last = changes.last()?.position;
-    Some(LogRow { first: head.plus(1), last, committed_ms, payload: convert::encode_log(changes) })
+    Some(LogRow { first: head.plus(1), last, committed_ms, payload: convert::encode_log(changes).into() })
 }
 
 /// What a caller is told of a fault.
@@ -252,7 +269,6 @@ pub(crate) fn error(fault: Fault) -> Error {
     match fault {
         Fault::Unreachable => unavailable("the database can't be reached", true),
         Fault::InDoubt => unavailable("the database went away during a commit: the write may have happened", false),
-        Fault::Fenced => unavailable("another storage shard has taken the database over", true),
         Fault::Refused => {
             Error::Internal { what: "the database refused a statement; the server's log has the reason".to_owned() }
         }
@@ -266,12 +282,16 @@ impl Wanted {
             all.dedup();
         }
         unique(&mut self.objects);
+        unique(&mut self.types);
         unique(&mut self.assocs);
         unique(&mut self.counts);
         unique(&mut self.outcomes);
+        unique(&mut self.shards);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.assocs.is_empty() && self.counts.is_empty() && self.outcomes.is_empty()
+        let Self { objects, types, assocs, counts, outcomes, shards } = self;
+        let rows = objects.is_empty() && types.is_empty() && assocs.is_empty() && counts.is_empty();
+        rows && outcomes.is_empty() && shards.is_empty()
     }
 }

@@ -6,17 +6,23 @@ mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod edges;
+mod epoch;
 mod feed;
+mod housekeeping;
 mod lane;
+#[cfg(test)]
+mod lane_tests;
+#[cfg(any(test, feature = "conformance"))]
+pub mod listener;
 mod memory;
 mod open;
 mod postgres;
 mod rows;
+mod shards;
 mod sqlite;
 mod store;
 mod working;
 
-pub use feed::{Commit, Subscription};
-pub use memory::{Dump, MemoryDatabase};
+pub use memory::{Dump, Interference, MemoryDatabase, Snapshot};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};

@@ -1,4 +1,4 @@
-//! Opens a store: connects, migrates, makes sure that it is the right one, takes it over, and starts its lane.
+//! Opens a store: connects, makes sure that it is the right one, migrates, and starts its lane.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,20 +8,29 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, query};
-use tao_model::{Clock, ClusterId, ClusterInfo, IdGenerator, IdLayout, LogId, Schema, ShardId, SystemClock};
+use tao_model::{Clock, ClusterId, ClusterInfo, IdLayout, LogId, Schema, ShardSet, SystemClock};
+use tao_stream::Ring;
 
 use crate::backend::Backend;
 use crate::batch::Lasting;
-use crate::lane::OWNER_CHECK;
-use crate::memory::MemoryDatabase;
-use crate::postgres::{self, PostgresBackend};
-use crate::rows::Columns;
+use crate::epoch::{Mark, NewEpoch, Seen};
+use crate::feed::Feed;
+use crate::memory::{MemoryBackend, MemoryDatabase};
+use crate::postgres::{Connector, PostgresBackend};
+use crate::rows::{self, Columns};
+use crate::shards::Shards;
 use crate::sqlite::SqliteBackend;
 use crate::store::Store;
 use crate::working::Working;
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+
+const POSTGRES_CLUSTER: &str =
+    "SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster";
+/// Of both databases.
+const SHARDS: &str = "SELECT CAST(shard AS bigint), CAST(state AS bigint), ids_until FROM shards";
+const SQLITE_CLUSTER: &str = "SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster";
 
 /// What to open.
 #[derive(Clone)]
@@ -36,17 +45,43 @@ pub struct OpenOptions {
     pub layout: IdLayout,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
-    /// Connections to PostgreSQL, or readers of SQLite; at least 2.
+    /// Connections to PostgreSQL, or readers of SQLite; at least 4.
     pub max_connections: u32,
-    /// When given, a database of another cluster is refused.
-    pub expect_cluster: Option<ClusterId>,
+    /// The cluster that the database belongs to: a new one is made a part of it, and another's is refused. `None`: whatever the
+    /// database says, and a new one gets a cluster of its own.
+    pub cluster: Option<ClusterId>,
+    /// Which of the cluster's logs the database is; another is refused.
+    pub log: LogId,
+    /// The logical shards that the database has, exactly; one that has others is refused.
+    pub shards: ShardSet,
+    /// How long the change log is kept. For a subscriber that lags it is kept up to four times as long.
+    pub log_retention: Duration,
+    /// How long a statement may take before a database is taken for one that does not answer.
+    pub patience: Duration,
+    /// About how many bytes of recent changes are kept in memory for subscribers.
+    pub ring_bytes: usize,
+    /// Begins a new epoch: the database was put back to an earlier state by other means than tao can notice.
+    pub new_epoch: bool,
 }
 
 impl OpenOptions {
-    /// With the machine's clock and 8 connections.
+    /// Log 0 of any cluster, with all shards, the machine's clock, 8 connections, and a change log of one hour.
     pub fn new(url: impl Into<String>, schema: Arc<Schema>, layout: IdLayout) -> Self {
-        let clock = Arc::new(SystemClock);
-        Self { url: url.into(), memory: None, schema, layout, clock, max_connections: 8, expect_cluster: None }
+        Self {
+            url: url.into(),
+            memory: None,
+            schema,
+            layout,
+            clock: Arc::new(SystemClock),
+            max_connections: 8,
+            cluster: None,
+            log: LogId(0),
+            shards: ShardSet::all(&layout),
+            log_retention: Duration::from_hours(1),
+            patience: Duration::from_secs(5),
+            ring_bytes: 64 * 1024 * 1024,
+            new_epoch: false,
+        }
     }
 }
 
@@ -76,6 +111,25 @@ pub enum OpenError {
         /// The caller's.
         expected: ClusterId,
     },
+    /// Another of the cluster's logs.
+    #[error("the database is log {found} of its cluster, not log {expected}")]
+    OtherLog {
+        /// The database's.
+        found: u32,
+        /// The configuration's.
+        expected: u32,
+    },
+    /// Other logical shards.
+    #[error("the database has shards {found}, and this configuration says {expected}")]
+    OtherShards {
+        /// The database's.
+        found: ShardSet,
+        /// The configuration's.
+        expected: ShardSet,
+    },
+    /// The configuration names shards that the cluster does not have.
+    #[error("{0}")]
+    NoSuchShard(String),
     /// Ids are split otherwise.
     #[error(
         "the database's ids are laid out as {found} and this configuration says {expected} (time/shard/sequence bits, shards): the layout is fixed when a cluster is created"
@@ -86,6 +140,9 @@ pub enum OpenError {
         /// The configuration's.
         expected: String,
     },
+    /// It went away meanwhile.
+    #[error("the database can't be used: {0}")]
+    Fault(tao_model::Error),
     /// Rows that no version of tao writes.
     #[error("the database is corrupt: {0}")]
     Corrupt(&'static str),
@@ -93,40 +150,76 @@ pub enum OpenError {
 
 /// Opens a store, and runs its lane on the present runtime until it is closed.
 pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
-    let owner = random_name();
-    let (backend, info, leases): (Arc<dyn Backend>, _, _) = if options.url.starts_with("memory:") {
-        let database = options.memory.unwrap_or_else(|| {
-            let info = ClusterInfo { cluster: random_cluster(), log: LogId(0), layout: options.layout };
-            MemoryDatabase::new(info, options.clock.now_ms() / 1000)
-        });
-        let (info, leases) = (database.info, database.leases());
-        (Arc::new(database), info, leases)
+    options.shards.check(&options.layout).map_err(OpenError::NoSuchShard)?;
+    let seen = Arc::new(Seen::default());
+    let (backend, info): Opened = if options.url.starts_with("memory:") {
+        let cluster = options.cluster.unwrap_or_else(random_cluster);
+        let info = ClusterInfo { cluster, log: options.log, layout: options.layout };
+        let (database, epoch) = (options.memory.clone().unwrap_or_default(), options.clock.now_ms() / 1000);
+        (Arc::new(MemoryBackend::new(database, epoch, options.shards.clone(), options.clock.clone())), info)
     } else if options.url.starts_with("sqlite:") {
-        open_sqlite(&options, owner).await?
+        open_sqlite_patiently(&options).await?
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
-        open_postgres(&options, owner).await?
+        open_postgres(&options, seen.clone()).await?
     } else {
         return Err(OpenError::Url(options.url));
     };
-    let head = backend.head().await.map_err(|_| OpenError::Corrupt("the log has no end"))?;
-    let now = options.clock.now_ms();
-    let generators = (0..info.layout.shards())
-        .map(|shard| {
-            let leased = leases.get(&i64::from(shard)).copied().unwrap_or(0);
-            (IdGenerator::new(info.layout, ShardId(shard), leased), leased)
-        })
-        .collect();
-    let turn = (now % u64::from(info.layout.shards())) as u32;
-    let lasting =
-        Lasting { schema: options.schema.clone(), layout: info.layout, generators, types: HashMap::new(), turn };
-    tracing::info!(cluster = %info.cluster, %head, "store opened");
-    let readers = (options.max_connections as usize / 2).max(1);
-    Ok(Arc::new(Working::start(backend, info, head, options.clock, options.schema, lasting, readers)))
+    start(backend, info, seen, options).await
 }
 
-type Opened = (Arc<dyn Backend>, ClusterInfo, HashMap<i64, u64>);
+/// Puts a database to work.
+pub(crate) async fn start(
+    backend: Arc<dyn Backend>,
+    info: ClusterInfo,
+    seen: Arc<Seen>,
+    options: OpenOptions,
+) -> Result<Arc<dyn Store>, OpenError> {
+    let fault = |fault| OpenError::Fault(crate::lane::error(fault));
+    if options.new_epoch {
+        backend.begin_epoch(NewEpoch::Told).await.map_err(fault)?;
+    }
+    let mut shards = Shards::new(info.layout, options.clock.now_ms() as usize);
+    let mut begun = backend.begin().await.map_err(fault)?;
+    shards.update(begun.shards_version, &begun.transaction.shards().await.map_err(fault)?);
+    begun.transaction.end().await;
+    let head = begun.head;
+    seen.commit(Mark { last: head, row: None });
+    let feed = Feed::new(Ring::new(options.ring_bytes), seen, info, head);
+    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new() };
+    tracing::info!(cluster = %info.cluster, log = info.log.0, shards = %options.shards, %head, "store opened");
+    Ok(Arc::new(Working::start(backend, feed, &options, lasting, head)))
+}
 
-async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
+type Opened = (Arc<dyn Backend>, ClusterInfo);
+
+/// Several that make one file at the same time get into each other's way, and not all of that can be waited for within SQLite.
+async fn open_sqlite_patiently(options: &OpenOptions) -> Result<Opened, OpenError> {
+    let mut left = 20;
+    loop {
+        let error = match open_sqlite(options).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let database = match &error {
+            OpenError::Database(error) => error.as_database_error(),
+            OpenError::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                error.as_database_error()
+            }
+            _ => None,
+        };
+        // Busy in all its kinds; or the other has just made the same table.
+        let is_passing = database
+            .and_then(sqlx::error::DatabaseError::code)
+            .is_some_and(|code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 5 | 6)));
+        if left == 0 || !is_passing {
+            return Err(error);
+        }
+        left -= 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn open_sqlite(options: &OpenOptions) -> Result<Opened, OpenError> {
     let file = options.url.trim_start_matches("sqlite:").trim_start_matches("//");
     let connect = SqliteConnectOptions::new()
         .filename(file)
@@ -135,93 +228,126 @@ async fn open_sqlite(options: &OpenOptions, owner: String) -> Result<Opened, Ope
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5))
         .pragma("cache_size", "-65536")
+        // 32 MiB: a batch touches pages all over the file, and each checkpoint writes and syncs them once more.
+        .pragma("wal_autocheckpoint", "8192")
         .foreign_keys(false);
     let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let writer = pool().max_connections(1).connect_with(connect.clone()).await?;
+    // Before anything is changed: it may be somebody else's.
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'cluster'";
+    let tables: i64 = query(sql).fetch_one(&writer).await?.try_get(0)?;
+    if tables > 0
+        && let Some(row) = query(SQLITE_CLUSTER).fetch_optional(&writer).await?
+    {
+        check_cluster(options, &row, &query(SHARDS).fetch_all(&writer).await?)?;
+    }
     SQLITE.run(&writer).await.map_err(migrate_error)?;
     let readers = pool().max_connections(options.max_connections).connect_with(connect.read_only(true)).await?;
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let (bits, epoch) = (layout_numbers(options.layout), options.clock.now_ms() / 1000);
-    query("INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) VALUES (1, ?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")
-        .bind(random_cluster().0.to_vec())
-        .bind(bits[0])
-        .bind(bits[1])
-        .bind(bits[2])
-        .bind(bits[3])
+    let new = NewDatabase::of(options);
+    let made = query("INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING")
+        .bind(new.cluster.0.to_vec())
+        .bind(new.log)
+        .bind(new.layout[0])
+        .bind(new.layout[1])
+        .bind(new.layout[2])
+        .bind(new.layout[3])
         .execute(&mut *transaction)
         .await?;
-    query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, ?1, 0, '') ON CONFLICT DO NOTHING")
-        .bind(epoch as i64)
+    // A shard that has left since then does not come back by itself.
+    if made.rows_affected() == 1 {
+        query("INSERT INTO log_head (one, epoch, lsn) VALUES (1, ?1, 0)")
+            .bind(new.epoch)
+            .execute(&mut *transaction)
+            .await?;
+        query(
+            "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
+               SELECT value, 1, 0, 0, 0 FROM json_each(?1) WHERE true",
+        )
+        .bind(format!("{:?}", new.shards))
         .execute(&mut *transaction)
         .await?;
-    query("WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n + 1 < ?1) \
-           INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) SELECT n, 1, 0, 0, 0 FROM s WHERE true ON CONFLICT DO NOTHING")
-        .bind(bits[3])
-        .execute(&mut *transaction)
-        .await?;
-    let row = query("SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster")
-        .fetch_one(&mut *transaction)
-        .await?;
-    let info = check_cluster(options, &row)?;
-    let before: String = query("SELECT owner FROM log_head").fetch_one(&mut *transaction).await?.try_get(0)?;
-    query("UPDATE log_head SET owner = ?1").bind(&owner).execute(&mut *transaction).await?;
+    }
+    let shards = query(SHARDS).fetch_all(&mut *transaction).await?;
+    let info = check_cluster(options, &query(SQLITE_CLUSTER).fetch_one(&mut *transaction).await?, &shards)?;
     transaction.commit().await?;
-    outlive(&before).await;
-    let rows = query("SELECT shard, ids_until FROM shards").fetch_all(&readers).await?;
-    Ok((Arc::new(SqliteBackend { writer, readers, owner }), info, leases(&rows)?))
+    Ok((Arc::new(SqliteBackend { writer, readers, clock: options.clock.clone() }), info))
 }
 
-async fn open_postgres(options: &OpenOptions, owner: String) -> Result<Opened, OpenError> {
+async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened, OpenError> {
     let connect: PgConnectOptions = options.url.parse()?;
-    let pool = postgres::pool(connect, options.max_connections);
-    let version: i32 = query("SELECT current_setting('server_version_num')::int").fetch_one(&pool).await?.try_get(0)?;
+    let connector = Connector::new(connect, options.patience, seen, options.clock.clone());
+    let pool = connector.one();
+    let sql = "SELECT current_setting('server_version_num')::int";
+    let version: i32 = query(sql).fetch_one(&pool).await?.try_get(0)?;
     if version < 150_000 {
         return Err(OpenError::OldPostgres(i64::from(version / 10_000)));
     }
+    // Before anything is changed: it may be somebody else's.
+    let sql = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'cluster'";
+    let tables: i64 = query(sql).fetch_one(&pool).await?.try_get(0)?;
+    if tables > 0
+        && let Some(row) = query(POSTGRES_CLUSTER).fetch_optional(&pool).await?
+    {
+        check_cluster(options, &row, &query(SHARDS).fetch_all(&pool).await?)?;
+    }
+    // Whoever opens the database at the same time is waited for, however long its migrations take.
+    query("SET statement_timeout = 0").execute(&pool).await?;
+    query("SET lock_timeout = 0").execute(&pool).await?;
     POSTGRES.run(&pool).await.map_err(migrate_error)?;
     let mut transaction = pool.begin().await?;
-    let (bits, epoch) = (layout_numbers(options.layout), options.clock.now_ms() / 1000);
-    query(
+    let new = NewDatabase::of(options);
+    let made = query(
         "INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) \
-           VALUES (1, $1, 0, $2::bigint, $3::bigint, $4::bigint, $5::bigint) ON CONFLICT DO NOTHING",
+           VALUES (1, $1, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::bigint) ON CONFLICT DO NOTHING",
     )
-    .bind(random_cluster().0.to_vec())
-    .bind(bits[0])
-    .bind(bits[1])
-    .bind(bits[2])
-    .bind(bits[3])
+    .bind(new.cluster.0.to_vec())
+    .bind(new.log)
+    .bind(new.layout[0])
+    .bind(new.layout[1])
+    .bind(new.layout[2])
+    .bind(new.layout[3])
     .execute(&mut *transaction)
     .await?;
-    query("INSERT INTO log_head (one, epoch, lsn, owner) VALUES (1, $1, 0, '') ON CONFLICT DO NOTHING")
-        .bind(epoch as i64)
+    // A shard that has left since then does not come back by itself.
+    if made.rows_affected() == 1 {
+        query("INSERT INTO log_head (one, epoch, lsn) VALUES (1, $1, 0)")
+            .bind(new.epoch)
+            .execute(&mut *transaction)
+            .await?;
+        query(
+            "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
+               SELECT n, 1, 0, 0, 0 FROM UNNEST($1::bigint[]) n",
+        )
+        .bind(new.shards)
         .execute(&mut *transaction)
         .await?;
-    query(
-        "INSERT INTO shards (shard, state, since_epoch, since_lsn, ids_until) \
-           SELECT n, 1, 0, 0, 0 FROM generate_series(0, $1::bigint - 1) n ON CONFLICT DO NOTHING",
-    )
-    .bind(bits[3])
-    .execute(&mut *transaction)
-    .await?;
-    let row = query("SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster")
-        .fetch_one(&mut *transaction)
-        .await?;
-    let info = check_cluster(options, &row)?;
-    let before: String =
-        query("SELECT owner FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?.try_get(0)?;
-    query("UPDATE log_head SET owner = $1").bind(&owner).execute(&mut *transaction).await?;
+    }
+    let shards = query(SHARDS).fetch_all(&mut *transaction).await?;
+    let info = check_cluster(options, &query(POSTGRES_CLUSTER).fetch_one(&mut *transaction).await?, &shards)?;
     transaction.commit().await?;
-    outlive(&before).await;
-    let rows = query("SELECT shard::bigint, ids_until FROM shards").fetch_all(&pool).await?;
-    Ok((Arc::new(PostgresBackend { pool, owner }), info, leases(&rows)?))
+    pool.close().await;
+    Ok((Arc::new(PostgresBackend::new(Arc::new(connector), options.max_connections)), info))
 }
 
-/// Whoever owned the database, and did not give it up, must have noticed that it lost it before anything is committed: until then
-/// it vouches for a log that it no longer sees.
-async fn outlive(before: &str) {
-    if !before.is_empty() {
-        tracing::warn!("the database was not given up by its last storage shard: taking it over");
-        tokio::time::sleep(OWNER_CHECK * 8).await;
+/// What a database begins with.
+struct NewDatabase {
+    cluster: ClusterId,
+    log: i64,
+    layout: [i64; 4],
+    epoch: i64,
+    shards: Vec<i64>,
+}
+
+impl NewDatabase {
+    fn of(options: &OpenOptions) -> Self {
+        Self {
+            cluster: options.cluster.unwrap_or_else(random_cluster),
+            log: i64::from(options.log.0),
+            layout: layout_numbers(options.layout),
+            epoch: (options.clock.now_ms() / 1000) as i64,
+            shards: options.shards.iter().map(|shard| i64::from(shard.0)).collect(),
+        }
     }
 }
 
@@ -230,25 +356,28 @@ fn layout_numbers(layout: IdLayout) -> [i64; 4] {
     [i64::from(time), i64::from(shard), i64::from(sequence), i64::from(layout.shards())]
 }
 
-/// Columns: id, log, bits of time, shard and sequence, shards.
-fn check_cluster(options: &OpenOptions, row: &impl Columns) -> Result<ClusterInfo, OpenError> {
-    let id = row.bytes(0)?.try_into().map_err(|_| OpenError::Corrupt("its cluster id has not 16 bytes"))?;
-    let (cluster, log) = (ClusterId(id), LogId(row.int(1)? as u32));
+/// Whether the database is the one that was meant. Columns: id, log, bits of time, shard and sequence, shards; and as of [`SHARDS`].
+fn check_cluster(options: &OpenOptions, row: &impl Columns, shards: &[impl Columns]) -> Result<ClusterInfo, OpenError> {
+    let (id, log) = (row.bytes(0)?, LogId(row.int(1)? as u32));
     let numbers = [row.int(2)?, row.int(3)?, row.int(4)?, row.int(5)?];
-    if let Some(expected) = options.expect_cluster.filter(|expected| *expected != cluster) {
+    let cluster = ClusterId(id.try_into().map_err(|_: Vec<u8>| OpenError::Corrupt("its cluster id has not 16 bytes"))?);
+    if let Some(expected) = options.cluster.filter(|expected| *expected != cluster) {
         return Err(OpenError::OtherCluster { found: cluster, expected });
+    }
+    if log != options.log {
+        return Err(OpenError::OtherLog { found: log.0, expected: options.log.0 });
     }
     let expected = layout_numbers(options.layout);
     if numbers != expected {
         let show = |n: [i64; 4]| format!("{}/{}/{}, {}", n[0], n[1], n[2], n[3]);
         return Err(OpenError::OtherLayout { found: show(numbers), expected: show(expected) });
     }
+    let shards = shards.iter().map(rows::shard).collect::<Result<Vec<_>, _>>()?;
+    let found: ShardSet = shards.iter().filter(|shard| shard.is_served).map(|shard| shard.shard).collect();
+    if found != options.shards {
+        return Err(OpenError::OtherShards { found, expected: options.shards.clone() });
+    }
     Ok(ClusterInfo { cluster, log, layout: options.layout })
-}
-
-/// Up to where each shard's ids are leased. Columns: shard, ids_until.
-fn leases(rows: &[impl Columns]) -> Result<HashMap<i64, u64>, sqlx::Error> {
-    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)? as u64))).collect()
 }
 
 fn migrate_error(error: MigrateError) -> OpenError {
@@ -260,8 +389,4 @@ fn migrate_error(error: MigrateError) -> OpenError {
 
 fn random_cluster() -> ClusterId {
     ClusterId(rand::random())
-}
-
-fn random_name() -> String {
-    format!("{:032x}", rand::random::<u128>())
 }

@@ -1,54 +1,52 @@
 //! PostgreSQL 15 or newer. Many rows travel as arrays, in one statement.
 
+mod connect;
+mod epoch;
+
 use std::collections::HashMap;
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, query};
-use tao_model::{Edge, EdgeTime, ObjectId, Position};
+use sqlx::query;
+use tao_model::{EdgeTime, ObjectId, Position};
+use tokio::time::timeout;
 
-use crate::backend::{Backend, Fault, ListKey, ObjectRow, Rows, Transaction, Wanted, WriteBack};
-use crate::rows::{self, fault, stored};
+use crate::backend::{
+    Backend, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted,
+    WriteBack,
+};
+use crate::epoch::NewEpoch;
+use crate::rows::{self, Columns as _, stored};
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
-/// Until a connection is had.
-const ACQUIRE: Duration = Duration::from_secs(2);
+pub(crate) use connect::Connector;
+use connect::{Connections, Lease, within};
 
 pub(crate) struct PostgresBackend {
-    pub pool: PgPool,
-    pub owner: String,
-}
-
-/// Opens connections as they are needed. Each commit is durable when it is acknowledged, whatever the server's default is.
-pub(crate) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    let options = options.application_name("tao-shard").options([("synchronous_commit", "on")]);
-    // Not tested before each use, which would cost a round trip: a broken connection fails its statement, which is tried again.
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE)
-        .test_before_acquire(false)
-        .connect_lazy_with(options)
+    connector: Arc<Connector>,
+    /// One, so that writes never wait behind reads.
+    writer: Connections,
+    readers: Connections,
+    /// For what must not wait behind either: following the log, and keeping house.
+    aside: Connections,
 }
 
 impl PostgresBackend {
-    /// Tries again while the pool holds connections that broke without its knowing, as after a restart of the server.
-    async fn retried<T, F: Future<Output = Result<T, sqlx::Error>>>(&self, run: impl Fn() -> F) -> Result<T, Fault> {
-        let mut left = self.pool.size() + 1;
-        loop {
-            match run().await {
-                Ok(value) => return Ok(value),
-                Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Database(_))) if left > 0 => {
-                    if fault(&error) != Fault::Unreachable {
-                        return Err(Fault::Refused);
-                    }
-                    left -= 1;
-                }
-                Err(error) => return Err(fault(&error)),
-            }
-        }
+    pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
+        let some = |at_most| Connections::new(connector.clone(), at_most);
+        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(3)), some(2));
+        Self { connector, writer, readers, aside }
     }
+}
+
+/// What an error means. Codes: shutting down, crashed or starting up; connection exceptions; out of connections or space; a standby;
+/// an idle transaction that was ended; a statement or the wait for a lock that took too long; one that others stood in the way of.
+fn fault(error: &sqlx::Error) -> Fault {
+    rows::fault(error, |code| {
+        ["57P", "08", "53"].iter().any(|class| code.starts_with(class))
+            || ["25006", "25P03", "55000", "55P03", "57014", "40001", "40P01"].contains(&code)
+    })
 }
 
 fn ids(ids: &[ObjectId]) -> Vec<i64> {
@@ -57,50 +55,70 @@ fn ids(ids: &[ObjectId]) -> Vec<i64> {
 
 #[async_trait]
 impl Backend for PostgresBackend {
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
-        let (transaction, row) = self
-            .retried(async || {
-                let mut transaction = self.pool.begin().await?;
-                let row = query("UPDATE log_head SET lsn = lsn WHERE owner = $1 RETURNING epoch, lsn")
-                    .bind(&self.owner)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-                Ok((transaction, row))
-            })
-            .await?;
-        let position = rows::position(&row.ok_or(Fault::Fenced)?, 0).map_err(|e| fault(&e))?;
-        Ok((position, Box::new(PostgresTransaction(transaction))))
-    }
-
-    async fn is_owner(&self) -> Result<bool, Fault> {
-        let row = query("SELECT 1 FROM log_head WHERE owner = $1").bind(&self.owner);
-        row.fetch_optional(&self.pool).await.map(|row| row.is_some()).map_err(|e| fault(&e))
-    }
-
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault> {
-        let mut more = false;
-        for (sql, before) in [
-            (
-                "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < $1 LIMIT 1000)",
-                outcomes_before_ms,
-            ),
-            (
-                "DELETE FROM change_log WHERE (epoch, first_lsn) IN \
-                 (SELECT epoch, first_lsn FROM change_log WHERE committed_ms < $1 LIMIT 1000)",
-                log_before_ms,
-            ),
-        ] {
-            let done = query(sql).bind(before as i64).execute(&self.pool).await.map_err(|e| fault(&e))?;
-            more |= done.rows_affected() >= 1000;
+    async fn begin(&self) -> Result<Begun, Fault> {
+        let (lease, is_used) = self.writer.take().await?;
+        match begin(lease, self.connector.patience).await {
+            // It broke without anybody's knowing, as when the server was restarted.
+            Err(Fault::Unreachable) if is_used => begin(self.writer.take().await?.0, self.connector.patience).await,
+            begun => begun,
         }
-        Ok(more)
+    }
+
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
+        let sql = "DELETE FROM outcomes WHERE key IN \
+                   (SELECT key FROM outcomes WHERE expires_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1";
+        let gone = self.aside.read(|| query(sql).bind(before_ms as i64).bind(EXPIRE_ROWS as i64)).await?;
+        Ok(gone.len() >= EXPIRE_ROWS)
+    }
+
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault> {
+        let sql = "SELECT epoch, last_lsn, committed_ms FROM change_log ORDER BY epoch, first_lsn LIMIT $1";
+        let oldest = self.aside.read(|| query(sql).bind(EXPIRE_ROWS as i64)).await?;
+        let oldest: Result<Vec<_>, _> = oldest.iter().map(rows::log_age).collect();
+        let oldest = oldest.map_err(|e| fault(&e))?;
+        let count = cut.count(&oldest);
+        if count > 0 {
+            let last = oldest[count - 1].0;
+            let sql = "DELETE FROM change_log WHERE (epoch, first_lsn) <= ($1, $2)";
+            self.aside.read(|| query(sql).bind(last.epoch as i64).bind(last.lsn as i64)).await?;
+        }
+        Ok(count >= EXPIRE_ROWS)
+    }
+
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, c.first_lsn, c.last_lsn, c.committed_ms, c.payload FROM log_head h \
+                   LEFT JOIN (SELECT *, sum(length(payload)) OVER (ORDER BY first_lsn ROWS UNBOUNDED PRECEDING) - length(payload) AS before \
+                       FROM (SELECT first_lsn, last_lsn, committed_ms, payload FROM change_log \
+                             WHERE epoch = $1 AND last_lsn > $2 AND first_lsn >= coalesce( \
+                                 (SELECT max(first_lsn) FROM change_log WHERE epoch = $1 AND first_lsn <= $2 + 1), 0) \
+                             ORDER BY first_lsn LIMIT 1000) n) c ON h.epoch = $1 AND c.before < $3 \
+                   ORDER BY c.first_lsn";
+        let query = || query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(max_bytes as i64);
+        rows::log(&self.aside.read(query).await?).map_err(|e| fault(&e))
+    }
+
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault> {
+        let sql = "SELECT h.epoch, coalesce(\
+                   (SELECT c.first_lsn - 1 FROM change_log c WHERE c.epoch = h.epoch AND c.first_lsn > h.lsn - $2 AND c.committed_ms >= $1 \
+                    ORDER BY c.first_lsn LIMIT 1), h.lsn) FROM log_head h";
+        let max_changes = max_changes.min(i64::MAX as u64) as i64;
+        let rows = self.aside.read(|| query(sql).bind(since_ms as i64).bind(max_changes)).await?;
+        rows::head(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault> {
+        let (mut lease, _) = self.aside.take().await?;
+        let begin = epoch::begin(&mut lease.connection, why, &*self.connector.clock);
+        let head = within(self.connector.patience, begin).await?;
+        lease.give_back();
+        Ok(head)
     }
 
     async fn objects(&self, wanted: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
         let wanted = ids(wanted);
         let sql = "SELECT h.epoch, h.lsn, o.id, o.otype::bigint, o.version, o.created_ms, o.updated_ms, o.data \
                    FROM log_head h LEFT JOIN objects o ON o.id = ANY($1)";
-        let rows = self.retried(|| query(sql).bind(&wanted).fetch_all(&self.pool)).await?;
+        let rows = self.readers.read(|| query(sql).bind(&wanted)).await?;
         rows::objects(&rows).map_err(|e| fault(&e))
     }
 
@@ -111,86 +129,125 @@ impl Backend for PostgresBackend {
                        FROM (SELECT id2, time, data FROM assocs WHERE id1 = $1 AND atype = $2 \
                              ORDER BY time DESC, id2 DESC LIMIT $3) n) a ON a.bytes <= $4 \
                    ORDER BY a.time DESC, a.id2 DESC";
-        let run = || {
-            let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(newest as i64).bind(max_bytes as i64);
-            query.fetch_all(&self.pool)
-        };
-        rows::list(&self.retried(run).await?).map_err(|e| fault(&e))
+        let query = || query(sql).bind(id1.get()).bind(atype.0 as i32).bind(newest as i64).bind(max_bytes as i64);
+        rows::list(&self.readers.read(query).await?).map_err(|e| fault(&e))
     }
 
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
-                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = $1 AND atype = $2 AND time BETWEEN $3 AND $4 \
-                             AND (time, id2) < ($5, $6) ORDER BY time DESC, id2 DESC OFFSET $7 LIMIT $8) n) a ON a.bytes <= $9 \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = $1 AND atype = $2 AND time >= $3 \
+                             AND (time, id2) < ($4, $5) ORDER BY time DESC, id2 DESC OFFSET $6 LIMIT $7) n) a ON a.bytes <= $8 \
                    ORDER BY a.time DESC, a.id2 DESC";
-        let (time, id2) = scan.after.map_or((i64::MAX, i64::MAX), |k| (i64::from(k.time), k.id2.get()));
+        let (time, id2) = scan.below();
         let run = || {
             query(sql)
                 .bind(scan.id1.get())
                 .bind(scan.atype.0 as i32)
                 .bind(i64::from(scan.low))
-                .bind(i64::from(scan.high))
                 .bind(time)
                 .bind(id2)
                 .bind(scan.offset as i64)
                 .bind(scan.limit as i64 + 1)
-                // One edge more than fits, so that it is known that more follow.
-                .bind((max_bytes + tao_model::limits::MAX_DATA + 64) as i64)
-                .fetch_all(&self.pool)
+                .bind((max_bytes + rows::ONE_MORE) as i64)
         };
-        rows::page(&self.retried(run).await?, scan.limit, max_bytes).map_err(|e| fault(&e))
+        rows::page(&self.readers.read(run).await?, scan.limit, max_bytes).map_err(|e| fault(&e))
     }
 
     async fn edges(
         &self,
         (id1, atype): ListKey,
         id2s: &[ObjectId],
-        times: (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault> {
+        (low, high): (EdgeTime, EdgeTime),
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
-                   LEFT JOIN assocs a ON a.id1 = $1 AND a.atype = $2 AND a.id2 = ANY($3) AND a.time BETWEEN $4 AND $5 \
+                   LEFT JOIN (SELECT id2, time, data, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM assocs WHERE id1 = $1 AND atype = $2 AND id2 = ANY($3) AND time BETWEEN $4 AND $5) a ON a.bytes <= $6 \
                    ORDER BY a.time DESC, a.id2 DESC";
         let id2s = ids(id2s);
-        let (low, high) = times;
         let run = || {
-            let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(&id2s);
-            query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.pool)
+            let query = query(sql).bind(id1.get()).bind(atype.0 as i32).bind(&id2s).bind(i64::from(low));
+            query.bind(i64::from(high)).bind((max_bytes + rows::ONE_MORE) as i64)
         };
-        rows::edges(&self.retried(run).await?).map_err(|e| fault(&e))
+        rows::page(&self.readers.read(run).await?, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
     async fn head(&self) -> Result<Position, Fault> {
-        let row = self.retried(|| query("SELECT epoch, lsn FROM log_head").fetch_one(&self.pool)).await?;
-        rows::position(&row, 0).map_err(|e| fault(&e))
+        let rows = self.readers.read(|| query("SELECT epoch, lsn FROM log_head")).await?;
+        rows::head(&rows).map_err(|e| fault(&e))
     }
 
     async fn close(&self) {
-        let release = query("UPDATE log_head SET owner = '' WHERE owner = $1").bind(&self.owner);
-        if let Err(error) = release.execute(&self.pool).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "can't give the database up");
+        for connections in [&self.writer, &self.readers, &self.aside] {
+            connections.close().await;
         }
-        self.pool.close().await;
     }
 }
 
-struct PostgresTransaction(sqlx::Transaction<'static, Postgres>);
+async fn begin(mut lease: Lease, patience: Duration) -> Result<Begun, Fault> {
+    let row = within(patience, async {
+        query("BEGIN").execute(&mut lease.connection).await?;
+        let sql = "UPDATE log_head SET lsn = lsn RETURNING epoch, lsn, shards_version";
+        query(sql).fetch_one(&mut lease.connection).await
+    });
+    let row = row.await?;
+    let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
+    let shards_version = row.int(2).map_err(|e| fault(&e))?;
+    Ok(Begun { head, shards_version, transaction: Box::new(PostgresTransaction { lease, patience }) })
+}
+
+/// Dropped in the midst of it, the connection is closed, and the server ends the transaction.
+struct PostgresTransaction {
+    lease: Lease,
+    patience: Duration,
+}
 
 #[async_trait]
 impl Transaction for PostgresTransaction {
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
+        let query = query("SELECT shard::bigint, state::bigint, ids_until FROM shards");
+        let found = within(self.patience, query.fetch_all(&mut self.lease.connection)).await?;
+        found.iter().map(rows::shard).collect::<Result<_, _>>().map_err(|e| fault(&e))
+    }
+
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
-        load(&mut self.0, wanted).await.map_err(|e| fault(&e))
+        within(self.patience, load(&mut self.lease.connection, wanted)).await
     }
 
     async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
-        self::write(&mut self.0, write).await.map_err(|e| fault(&e))
+        within(self.patience, self::write(&mut self.lease.connection, write)).await
     }
 
-    async fn commit(self: Box<Self>) -> Result<(), Fault> {
-        self.0.commit().await.map_err(|error| match fault(&error) {
-            Fault::Refused => Fault::Refused,
-            Fault::Unreachable | Fault::InDoubt | Fault::Fenced => Fault::InDoubt,
-        })
+    async fn commit(mut self: Box<Self>) -> Result<(), Fault> {
+        let committed = timeout(self.patience, query("COMMIT").execute(&mut self.lease.connection)).await;
+        match committed {
+            Ok(Ok(_)) => {
+                self.lease.give_back();
+                Ok(())
+            }
+            // It says that it has undone all of it.
+            Ok(Err(sqlx::Error::Database(error)))
+                if error.code().is_some_and(|code| code.starts_with("23") || code.starts_with("40")) =>
+            {
+                tracing::error!(%error, "the database refused a commit");
+                Err(Fault::Refused)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a commit is in doubt");
+                Err(Fault::InDoubt)
+            }
+            Err(_) => {
+                tracing::warn!(patience = ?self.patience, "a commit is in doubt: the database does not answer");
+                Err(Fault::InDoubt)
+            }
+        }
+    }
+
+    async fn end(mut self: Box<Self>) {
+        if within(self.patience, query("ROLLBACK").execute(&mut self.lease.connection)).await.is_ok() {
+            self.lease.give_back();
+        }
     }
 }
 
@@ -200,6 +257,12 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
         let sql = "SELECT id, otype::bigint, version, created_ms, updated_ms, data FROM objects WHERE id = ANY($1)";
         for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
             found.objects.extend([rows::object(&row, 0)?]);
+        }
+    }
+    if !wanted.types.is_empty() {
+        let sql = "SELECT id, otype::bigint FROM objects WHERE id = ANY($1)";
+        for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
+            found.types.extend([rows::otype(&row)?]);
         }
     }
     if !wanted.assocs.is_empty() {
@@ -226,6 +289,14 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
         let sql = "SELECT key, fingerprint, answer, expires_ms FROM outcomes WHERE key = ANY($1)";
         for row in query(sql).bind(&wanted.outcomes).fetch_all(&mut *connection).await? {
             found.outcomes.extend([rows::outcome(&row)?]);
+        }
+    }
+    if !wanted.shards.is_empty() {
+        let shards: Vec<i32> = wanted.shards.iter().map(|s| s.0 as i32).collect();
+        let sql = "SELECT shard::bigint, state::bigint, ids_until FROM shards WHERE shard = ANY($1)";
+        for row in query(sql).bind(shards).fetch_all(&mut *connection).await? {
+            let row = rows::shard(&row)?;
+            found.shards.insert(row.shard, row.ids_until);
         }
     }
     Ok(found)
@@ -267,7 +338,7 @@ async fn write(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result
         let sql = "WITH logged AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
                    VALUES ($1, $2, $3, $4, $5)) UPDATE log_head SET lsn = $3";
         let query = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
-        query.bind(log.committed_ms as i64).bind(&log.payload).execute(&mut *connection).await?;
+        query.bind(log.committed_ms as i64).bind(&*log.payload).execute(&mut *connection).await?;
     }
     Ok(())
 }

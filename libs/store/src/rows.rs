@@ -6,13 +6,15 @@ use bytes::Bytes;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error, Row};
-use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, TypeId};
+use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position, ShardId, TypeId};
 
-use crate::backend::{AssocRow, CountRow, Fault, ListKey, ObjectRow, OutcomeRow};
+use crate::backend::{AssocRow, CountRow, Fault, ListKey, LogRow, LogRows, ObjectRow, OutcomeRow, ShardRow};
 use crate::store::{AsOf, EdgePage, ListHead};
 
 /// The version byte of stored data.
 const DATA_VERSION: u8 = 1;
+/// The state of a shard that is served.
+const SERVED: i64 = 1;
 
 /// A row whose columns are 64-bit integers, bytes or text.
 pub(crate) trait Columns {
@@ -80,6 +82,17 @@ pub(crate) fn object(row: &impl Columns, n: usize) -> Result<(ObjectId, ObjectRo
     Ok((id(row, n)?, object))
 }
 
+/// Columns: id, otype.
+pub(crate) fn otype(row: &impl Columns) -> Result<(ObjectId, TypeId), Error> {
+    Ok((id(row, 0)?, TypeId(row.int(1)? as u32)))
+}
+
+/// Columns: shard, state, ids_until.
+pub(crate) fn shard(row: &impl Columns) -> Result<ShardRow, Error> {
+    let shard = ShardId(u32::try_from(row.int(0)?).map_err(|e| Error::Decode(e.into()))?);
+    Ok(ShardRow { shard, is_served: row.int(1)? == SERVED, ids_until: row.int(2)? as u64 })
+}
+
 /// Columns: id1, atype, id2, time, data.
 pub(crate) fn assoc(row: &impl Columns) -> Result<(AssocRef, AssocRow), Error> {
     let at = AssocRef { id1: id(row, 0)?, atype: TypeId(row.int(1)? as u32), id2: id(row, 2)? };
@@ -105,6 +118,33 @@ fn edge(row: &impl Columns, n: usize) -> Result<Option<Edge>, Error> {
     Ok(Some(Edge { id2: id(row, n)?, time: row.int(n + 1)? as EdgeTime, data: data(row, n + 2)? }))
 }
 
+/// Columns: epoch, last_lsn, committed_ms.
+pub(crate) fn log_age(row: &impl Columns) -> Result<(Position, u64), Error> {
+    Ok((position(row, 0)?, row.int(2)? as u64))
+}
+
+/// Columns: the head's epoch and lsn, then a row's first_lsn, last_lsn, committed_ms and payload, where these may be null.
+pub(crate) fn log<R: Columns>(rows: &[R]) -> Result<LogRows, Error> {
+    let head = head(rows)?;
+    let mut found = LogRows { head, rows: Vec::with_capacity(rows.len()) };
+    for row in rows {
+        if let Some(first) = row.maybe_int(2)? {
+            found.rows.push(LogRow {
+                first: Position::new(head.epoch, first as u64),
+                last: Position::new(head.epoch, row.int(3)? as u64),
+                committed_ms: row.int(4)? as u64,
+                payload: Bytes::from(row.bytes(5)?),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Columns of the first row: epoch, lsn.
+pub(crate) fn head<R: Columns>(rows: &[R]) -> Result<Position, Error> {
+    position(rows.first().ok_or_else(no_log)?, 0)
+}
+
 /// No row at all: the database has no log.
 fn no_log() -> Error {
     Error::Decode("log_head has no row".into())
@@ -124,11 +164,14 @@ pub(crate) fn objects<R: Columns>(rows: &[R]) -> Result<AsOf<HashMap<ObjectId, O
 }
 
 /// Columns: epoch, lsn, id2, time, data, where the last three may be null.
-pub(crate) fn edges<R: Columns>(rows: &[R]) -> Result<AsOf<Vec<Edge>>, Error> {
+fn edges<R: Columns>(rows: &[R]) -> Result<AsOf<Vec<Edge>>, Error> {
     let position = position(rows.first().ok_or_else(no_log)?, 0)?;
     let edges = rows.iter().filter_map(|row| edge(row, 2).transpose());
     Ok(AsOf { position, value: edges.collect::<Result<_, _>>()? })
 }
+
+/// Bytes by which a query may exceed what fits, so that one edge more than fits is seen, and it is known that more follow.
+pub(crate) const ONE_MORE: usize = tao_model::limits::MAX_DATA + 64;
 
 /// As [`edges`], and the list's count in the sixth column.
 pub(crate) fn list<R: Columns>(rows: &[R]) -> Result<AsOf<ListHead>, Error> {
@@ -137,7 +180,7 @@ pub(crate) fn list<R: Columns>(rows: &[R]) -> Result<AsOf<ListHead>, Error> {
     Ok(AsOf { position, value: ListHead { count, edges } })
 }
 
-/// As [`edges`], of a query for one edge more than `limit`; edges may also be missing since they were too large.
+/// As [`edges`], of a query for one edge more than `limit`, or than fits into `max_bytes` and [`ONE_MORE`].
 pub(crate) fn page<R: Columns>(rows: &[R], limit: usize, max_bytes: usize) -> Result<AsOf<EdgePage>, Error> {
     let AsOf { position, value: mut edges } = self::edges(rows)?;
     let mut more = edges.len() > limit;
@@ -153,8 +196,9 @@ pub(crate) fn page<R: Columns>(rows: &[R], limit: usize, max_bytes: usize) -> Re
     Ok(AsOf { position, value: EdgePage { edges, more } })
 }
 
-/// What a driver's error means; its text goes to the log and no further.
-pub(crate) fn fault(error: &Error) -> Fault {
+/// What a driver's error means, given which of the database's own codes say that it can't be used at present. Its text goes to the
+/// log and no further.
+pub(crate) fn fault(error: &Error, is_lost: fn(&str) -> bool) -> Fault {
     let lost = match error {
         Error::Io(_)
         | Error::Tls(_)
@@ -162,10 +206,7 @@ pub(crate) fn fault(error: &Error) -> Fault {
         | Error::PoolTimedOut
         | Error::PoolClosed
         | Error::WorkerCrashed => true,
-        // PostgreSQL: shutting down, crashed, starting up, too many connections; class 08: connection exceptions.
-        Error::Database(e) => {
-            e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") || c == "5")
-        }
+        Error::Database(e) => e.code().is_some_and(|code| is_lost(&code)),
         _ => false,
     };
     if lost {

@@ -2,20 +2,30 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, query};
-use tao_model::{AssocRef, Edge, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, Clock, EdgeTime, ObjectId, Position};
 
-use crate::backend::{AssocRow, Backend, Fault, ListKey, ObjectRow, Rows, Transaction, Wanted, WriteBack};
-use crate::rows::{self, fault, stored};
+use crate::backend::{
+    AssocRow, Backend, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction,
+    Wanted, WriteBack,
+};
+use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
+use crate::rows::{self, Columns as _, stored};
 use crate::store::{AsOf, EdgePage, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
     /// One connection: SQLite has one writer.
     pub writer: SqlitePool,
     pub readers: SqlitePool,
-    pub owner: String,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What an error means. Codes: busy, locked, read-only, input/output, full, can't open; extended codes have those in their low byte.
+fn fault(error: &sqlx::Error) -> Fault {
+    rows::fault(error, |code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)))
 }
 
 /// A JSON array of rows of integers, each with a blob in hexadecimal at its end where there is one.
@@ -62,36 +72,61 @@ fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
 
 #[async_trait]
 impl Backend for SqliteBackend {
-    async fn begin(&self) -> Result<(Position, Box<dyn Transaction>), Fault> {
+    async fn begin(&self) -> Result<Begun, Fault> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
-        let row = query("SELECT epoch, lsn FROM log_head WHERE owner = ?1").bind(&self.owner);
-        let row = row.fetch_optional(&mut *transaction).await.map_err(|e| fault(&e))?.ok_or(Fault::Fenced)?;
-        let position = rows::position(&row, 0).map_err(|e| fault(&e))?;
-        Ok((position, Box::new(SqliteTransaction(transaction))))
+        let row = query("SELECT epoch, lsn, shards_version FROM log_head");
+        let row = row.fetch_one(&mut *transaction).await.map_err(|e| fault(&e))?;
+        let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
+        let shards_version = row.int(2).map_err(|e| fault(&e))?;
+        Ok(Begun { head, shards_version, transaction: Box::new(SqliteTransaction(transaction)) })
     }
 
-    async fn is_owner(&self) -> Result<bool, Fault> {
-        let row = query("SELECT 1 FROM log_head WHERE owner = ?1").bind(&self.owner);
-        row.fetch_optional(&self.readers).await.map(|row| row.is_some()).map_err(|e| fault(&e))
+    async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
+        let sql = "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT ?2)";
+        let query = query(sql).bind(before_ms as i64).bind(EXPIRE_ROWS as i64);
+        let done = query.execute(&self.writer).await.map_err(|e| fault(&e))?;
+        Ok(done.rows_affected() >= EXPIRE_ROWS as u64)
     }
 
-    async fn expire(&self, outcomes_before_ms: u64, log_before_ms: u64) -> Result<bool, Fault> {
-        let mut more = false;
-        for (sql, before) in [
-            (
-                "DELETE FROM outcomes WHERE key IN (SELECT key FROM outcomes WHERE expires_ms < ?1 LIMIT 1000)",
-                outcomes_before_ms,
-            ),
-            (
-                "DELETE FROM change_log WHERE (epoch, first_lsn) IN \
-                 (SELECT epoch, first_lsn FROM change_log WHERE committed_ms < ?1 LIMIT 1000)",
-                log_before_ms,
-            ),
-        ] {
-            let done = query(sql).bind(before as i64).execute(&self.writer).await.map_err(|e| fault(&e))?;
-            more |= done.rows_affected() >= 1000;
+    async fn expire_log(&self, cut: LogCut) -> Result<bool, Fault> {
+        let sql = "SELECT epoch, last_lsn, committed_ms FROM change_log ORDER BY epoch, first_lsn LIMIT ?1";
+        let oldest = query(sql).bind(EXPIRE_ROWS as i64).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        let oldest: Result<Vec<_>, _> = oldest.iter().map(rows::log_age).collect();
+        let oldest = oldest.map_err(|e| fault(&e))?;
+        let count = cut.count(&oldest);
+        if count > 0 {
+            let last = oldest[count - 1].0;
+            let sql = "DELETE FROM change_log WHERE (epoch, first_lsn) <= (?1, ?2)";
+            let query = query(sql).bind(last.epoch as i64).bind(last.lsn as i64);
+            query.execute(&self.writer).await.map_err(|e| fault(&e))?;
         }
-        Ok(more)
+        Ok(count >= EXPIRE_ROWS)
+    }
+
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<LogRows, Fault> {
+        let sql = "SELECT h.epoch, h.lsn, c.first_lsn, c.last_lsn, c.committed_ms, c.payload FROM log_head h \
+                   LEFT JOIN (SELECT *, sum(length(payload)) OVER (ORDER BY first_lsn ROWS UNBOUNDED PRECEDING) - length(payload) AS before \
+                       FROM (SELECT first_lsn, last_lsn, committed_ms, payload FROM change_log \
+                             WHERE epoch = ?1 AND last_lsn > ?2 AND first_lsn >= coalesce( \
+                                 (SELECT max(first_lsn) FROM change_log WHERE epoch = ?1 AND first_lsn <= ?2 + 1), 0) \
+                             ORDER BY first_lsn LIMIT 1000) n) c ON h.epoch = ?1 AND c.before < ?3 \
+                   ORDER BY c.first_lsn";
+        let query = query(sql).bind(after.epoch as i64).bind(after.lsn as i64).bind(max_bytes as i64);
+        let rows = query.fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::log(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn log_since(&self, since_ms: u64, max_changes: u64) -> Result<Position, Fault> {
+        let sql = "SELECT h.epoch, coalesce(\
+                   (SELECT c.first_lsn - 1 FROM change_log c WHERE c.epoch = h.epoch AND c.first_lsn > h.lsn - ?2 AND c.committed_ms >= ?1 \
+                    ORDER BY c.first_lsn LIMIT 1), h.lsn) FROM log_head h";
+        let query = query(sql).bind(since_ms as i64).bind(max_changes.min(i64::MAX as u64) as i64);
+        let rows = query.fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::head(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn begin_epoch(&self, why: NewEpoch) -> Result<Position, Fault> {
+        self.advance(why).await.map_err(|e| fault(&e))
     }
 
     async fn objects(&self, wanted: &[ObjectId]) -> Result<AsOf<HashMap<ObjectId, ObjectRow>>, Fault> {
@@ -116,21 +151,19 @@ impl Backend for SqliteBackend {
     async fn scan(&self, scan: &Scan, max_bytes: usize) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
                    LEFT JOIN (SELECT *, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
-                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 AND time BETWEEN ?3 AND ?4 \
-                             AND (time, id2) < (?5, ?6) ORDER BY time DESC, id2 DESC LIMIT ?8 OFFSET ?7) n) a ON a.bytes <= ?9 \
+                       FROM (SELECT id2, time, data FROM assocs WHERE id1 = ?1 AND atype = ?2 AND time >= ?3 \
+                             AND (time, id2) < (?4, ?5) ORDER BY time DESC, id2 DESC LIMIT ?7 OFFSET ?6) n) a ON a.bytes <= ?8 \
                    ORDER BY a.time DESC, a.id2 DESC";
-        let (time, id2) = scan.after.map_or((i64::MAX, i64::MAX), |k| (i64::from(k.time), k.id2.get()));
+        let (time, id2) = scan.below();
         let rows = query(sql)
             .bind(scan.id1.get())
             .bind(i64::from(scan.atype.0))
             .bind(i64::from(scan.low))
-            .bind(i64::from(scan.high))
             .bind(time)
             .bind(id2)
             .bind(scan.offset as i64)
             .bind(scan.limit as i64 + 1)
-            // One edge more than fits, so that it is known that more follow.
-            .bind((max_bytes + tao_model::limits::MAX_DATA + 64) as i64)
+            .bind((max_bytes + rows::ONE_MORE) as i64)
             .fetch_all(&self.readers)
             .await
             .map_err(|e| fault(&e))?;
@@ -142,28 +175,46 @@ impl Backend for SqliteBackend {
         (id1, atype): ListKey,
         id2s: &[ObjectId],
         (low, high): (EdgeTime, EdgeTime),
-    ) -> Result<AsOf<Vec<Edge>>, Fault> {
+        max_bytes: usize,
+    ) -> Result<AsOf<EdgePage>, Fault> {
         let sql = "SELECT h.epoch, h.lsn, a.id2, a.time, a.data FROM log_head h \
-                   LEFT JOIN assocs a ON a.id1 = ?1 AND a.atype = ?2 AND a.id2 IN (SELECT value FROM json_each(?3)) \
-                   AND a.time BETWEEN ?4 AND ?5 ORDER BY a.time DESC, a.id2 DESC";
-        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s));
-        let rows =
-            query.bind(i64::from(low)).bind(i64::from(high)).fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
-        rows::edges(&rows).map_err(|e| fault(&e))
+                   LEFT JOIN (SELECT id2, time, data, sum(length(data) + 32) OVER (ORDER BY time DESC, id2 DESC ROWS UNBOUNDED PRECEDING) AS bytes \
+                       FROM assocs WHERE id1 = ?1 AND atype = ?2 AND id2 IN (SELECT value FROM json_each(?3)) \
+                       AND time BETWEEN ?4 AND ?5) a ON a.bytes <= ?6 ORDER BY a.time DESC, a.id2 DESC";
+        let query = query(sql).bind(id1.get()).bind(i64::from(atype.0)).bind(ids(id2s)).bind(i64::from(low));
+        let query = query.bind(i64::from(high)).bind((max_bytes + rows::ONE_MORE) as i64);
+        let rows = query.fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::page(&rows, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
     async fn head(&self) -> Result<Position, Fault> {
-        let row = query("SELECT epoch, lsn FROM log_head").fetch_one(&self.readers).await.map_err(|e| fault(&e))?;
-        rows::position(&row, 0).map_err(|e| fault(&e))
+        let rows = query("SELECT epoch, lsn FROM log_head").fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
+        rows::head(&rows).map_err(|e| fault(&e))
     }
 
     async fn close(&self) {
-        let release = query("UPDATE log_head SET owner = '' WHERE owner = ?1").bind(&self.owner);
-        if let Err(error) = release.execute(&self.writer).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "can't give the database up");
-        }
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+impl SqliteBackend {
+    async fn advance(&self, why: NewEpoch) -> Result<Position, sqlx::Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let rows = query("SELECT epoch, lsn FROM log_head").fetch_all(&mut *transaction).await?;
+        let head = rows::head(&rows)?;
+        if !why.is_due(head) {
+            return Ok(head);
+        }
+        let now_ms = self.clock.now_ms();
+        let epoch = why.next(head, now_ms);
+        tracing::warn!(?why, %head, epoch, "history was undone: a new epoch begins");
+        let sql = "UPDATE log_head SET epoch = ?1, shards_version = shards_version + 1";
+        query(sql).bind(epoch as i64).execute(&mut *transaction).await?;
+        let sql = "UPDATE shards SET ids_until = ?1 WHERE ids_until < ?1";
+        query(sql).bind((now_ms + IDS_AHEAD_MS) as i64).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(Position::new(epoch, head.lsn))
     }
 }
 
@@ -171,6 +222,12 @@ struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
+    async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault> {
+        let query = query("SELECT shard, state, ids_until FROM shards");
+        let found = query.fetch_all(&mut *self.0).await.map_err(|e| fault(&e))?;
+        found.iter().map(rows::shard).collect::<Result<_, _>>().map_err(|e| fault(&e))
+    }
+
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
         load(&mut self.0, wanted).await.map_err(|e| fault(&e))
     }
@@ -182,8 +239,14 @@ impl Transaction for SqliteTransaction {
     async fn commit(self: Box<Self>) -> Result<(), Fault> {
         self.0.commit().await.map_err(|error| match fault(&error) {
             Fault::Refused => Fault::Refused,
-            Fault::Unreachable | Fault::InDoubt | Fault::Fenced => Fault::InDoubt,
+            Fault::Unreachable | Fault::InDoubt => Fault::InDoubt,
         })
+    }
+
+    async fn end(self: Box<Self>) {
+        if let Err(error) = self.0.rollback().await {
+            fault(&error);
+        }
     }
 }
 
@@ -194,6 +257,12 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
                    CROSS JOIN objects o ON o.id = w.value";
         for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
             found.objects.extend([rows::object(&row, 0)?]);
+        }
+    }
+    if !wanted.types.is_empty() {
+        let sql = "SELECT o.id, o.otype FROM json_each(?1) w CROSS JOIN objects o ON o.id = w.value";
+        for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
+            found.types.extend([rows::otype(&row)?]);
         }
     }
     if !wanted.assocs.is_empty() {
@@ -215,6 +284,15 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
         let sql = "SELECT key, fingerprint, answer, expires_ms FROM outcomes WHERE key = ?1";
         for row in query(sql).bind(key).fetch_all(&mut *connection).await? {
             found.outcomes.extend([rows::outcome(&row)?]);
+        }
+    }
+    if !wanted.shards.is_empty() {
+        let shards = Json::rows(wanted.shards.iter().map(|shard| ([i64::from(shard.0)], None)));
+        let sql =
+            "SELECT s.shard, s.state, s.ids_until FROM json_each(?1) w CROSS JOIN shards s ON s.shard = w.value ->> 0";
+        for row in query(sql).bind(shards).fetch_all(&mut *connection).await? {
+            let row = rows::shard(&row)?;
+            found.shards.insert(row.shard, row.ids_until);
         }
     }
     Ok(found)
@@ -272,7 +350,7 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
         let sql =
             "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
         let insert = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
-        insert.bind(log.committed_ms as i64).bind(&log.payload).execute(&mut *connection).await?;
+        insert.bind(log.committed_ms as i64).bind(&*log.payload).execute(&mut *connection).await?;
         query("UPDATE log_head SET lsn = ?1").bind(log.last.lsn as i64).execute(&mut *connection).await?;
     }
     Ok(())

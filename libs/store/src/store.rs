@@ -1,13 +1,14 @@
 //! The contract of every store.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tao_model::{
     ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result, ShardId, TypeId, Write, WriteOutcome,
 };
+use tao_stream::{History, Piece, Ring};
 use tokio::time::Instant;
-
-use crate::feed::Subscription;
 
 /// A value and the log's position, from one snapshot: the value equals the state at that position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,14 @@ pub struct Scan {
     pub high: EdgeTime,
 }
 
+impl Scan {
+    /// What (time, id2) of its edges lie below. One bound for both `after` and `high`, so that an index is entered at the right place.
+    pub(crate) fn below(&self) -> (i64, i64) {
+        let newest = (i64::from(self.high) + 1, 0);
+        self.after.map_or(newest, |key| newest.min((i64::from(key.time), key.id2.get())))
+    }
+}
+
 /// What comes with a write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteContext {
@@ -64,9 +73,10 @@ pub struct WriteContext {
     pub deadline: Option<Instant>,
 }
 
-/// A database with its log. Answers are cut at about [`tao_model::limits::MAX_ANSWER`] bytes.
+/// A database with its log. Several processes may have one open. What lies on a shard that is not served from it is
+/// [`tao_model::Error::WrongShard`]. Answers are cut at about [`tao_model::limits::MAX_ANSWER`] bytes.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: History {
     /// What the database belongs to.
     fn info(&self) -> ClusterInfo;
     /// Encoded tao.v1.Objects, in the order of `ids`.
@@ -90,10 +100,18 @@ pub trait Store: Send + Sync + 'static {
     async fn allocate(&self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>>;
     /// The log's end.
     async fn head(&self) -> Result<Position>;
-    /// Every change after a start, from memory. An error when this process has lost the database to another.
-    fn subscribe(&self) -> Result<Subscription>;
-    /// Whether this process has lately made sure that no other has taken the database over.
-    fn is_owner(&self) -> bool;
+    /// The log's newest changes, whoever made them, to be served to subscribers. Heartbeats in it are made only after the database
+    /// has said where the log ends; streams are begun anew when the log goes on in another epoch.
+    fn ring(&self) -> &Ring;
+    /// Consecutive changes of the log from right after a position, about so many bytes and at least one, if there is one. The first
+    /// piece may begin before the position. [`tao_model::Error::ChangesExpired`] when what follows is not kept any more, or is of
+    /// another epoch; [`tao_model::Error::TokenFromFuture`] when the log ends before it.
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<Vec<Piece>>;
+    /// The oldest position that is kept and about at most so long ago, and not more than so many changes back.
+    async fn log_position_back(&self, back: Duration, max_changes: u64) -> Result<Position>;
+    /// Somebody has seen this position. Where the log ends before it, history was undone, and a new epoch begins. Gives the log's
+    /// end; nothing happens when the log holds the position after all, or has gone on in a later epoch.
+    async fn begin_epoch(&self, seen: Position) -> Result<Position>;
     /// Finishes what is queued, then closes.
     async fn close(&self);
 }

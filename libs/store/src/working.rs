@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,19 +10,26 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    Clock, ClusterInfo, Edge, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
+    Clock, ClusterInfo, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
 };
+use tao_stream::{History, Piece, Ring};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::backend::{Backend, Fault, ObjectRow};
 use crate::batch::{Lasting, encode_object};
-use crate::feed::{Feed, Subscription};
-use crate::lane::{Job, Lane, error};
+use crate::epoch::NewEpoch;
+use crate::feed::{self, Feed, Follow};
+use crate::housekeeping::Housekeeping;
+use crate::lane::{Job, Lane, Queued, error};
+use crate::open::OpenOptions;
+use crate::shards::Served;
 use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
 
 /// Writes that may wait for the lane, and reads of objects for a connection.
 const MAX_QUEUED: usize = 16 * 1024;
+/// About how many bytes of data may wait for the lane.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Objects that are read in one statement.
 const MAX_GATHERED: usize = 1_000;
 
@@ -35,42 +43,91 @@ pub(crate) struct Working {
     schema: Arc<Schema>,
     feed: Arc<Feed>,
     /// Taken at the end, so that the lane finishes what is queued and stops.
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: Mutex<Option<mpsc::Sender<Queued>>>,
+    queued_bytes: Arc<AtomicUsize>,
     lane: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    served: Served,
+    /// Following the log, and keeping house.
+    tasks: Vec<JoinHandle<()>>,
     asks: mpsc::Sender<ObjectsAsk>,
 }
 
 impl Working {
     pub fn start(
         backend: Arc<dyn Backend>,
-        info: ClusterInfo,
-        head: Position,
-        clock: Arc<dyn Clock>,
-        schema: Arc<Schema>,
+        feed: Feed,
+        options: &OpenOptions,
         lasting: Lasting,
-        readers: usize,
+        head: Position,
     ) -> Self {
-        let feed = Arc::new(Feed::new(head));
+        let feed = Arc::new(feed);
+        let clock = options.clock.clone();
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let lane = Lane { backend: backend.clone(), feed: feed.clone(), clock, lasting };
+        let queued_bytes = Arc::<AtomicUsize>::default();
+        let served = lasting.shards.shown();
+        let lane = Lane {
+            backend: backend.clone(),
+            feed: feed.clone(),
+            clock: clock.clone(),
+            queued_bytes: queued_bytes.clone(),
+            lasting,
+            left: head,
+        };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);
         let queue = Arc::new(AsyncMutex::new(queue));
-        for _ in 0..readers {
+        for _ in 0..(options.max_connections / 2).max(1) {
             tokio::spawn(gather(backend.clone(), queue.clone()));
         }
-        Self { backend, info, schema, feed, jobs: Mutex::new(Some(jobs)), lane: Mutex::new(Some(lane)), asks }
+        let follow = Follow { feed: feed.clone(), backend: backend.clone(), clock: clock.clone() };
+        let housekeeping = Housekeeping {
+            backend: backend.clone(),
+            clock: clock.clone(),
+            ring: feed.ring.clone(),
+            log_retention: options.log_retention,
+        };
+        Self {
+            backend,
+            info: feed.info(),
+            schema: options.schema.clone(),
+            feed,
+            jobs: Mutex::new(Some(jobs)),
+            queued_bytes,
+            lane: Mutex::new(Some(lane)),
+            clock,
+            served,
+            tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
+            asks,
+        }
+    }
+
+    /// An id of a shard that does not exist is left to whoever looks for it.
+    fn check_served(&self, id: ObjectId) -> Result<()> {
+        let shard = self.info.layout.shard(id);
+        if shard.0 >= self.info.layout.shards() || self.served.lock().contains(shard) {
+            return Ok(());
+        }
+        Err(Error::WrongShard { shard: shard.0 })
     }
 
     fn enqueue(&self, job: Job) -> Result<()> {
         let jobs = self.jobs.lock();
         let jobs = jobs.as_ref().ok_or_else(|| Error::unavailable("the storage shard is stopping"))?;
-        jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded {
-                what: format!("{MAX_QUEUED} writes are waiting for the database"),
-                retry_after: Duration::from_millis(100),
-            },
-            mpsc::error::TrySendError::Closed(_) => Error::unavailable("the storage shard is stopping"),
+        let bytes = job.bytes();
+        let overloaded = |what| Error::Overloaded { what, retry_after: Duration::from_millis(100) };
+        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(overloaded(format!("{MAX_QUEUED_BYTES} bytes of writes are waiting for the database")));
+        }
+        jobs.try_send((job, bytes)).map_err(|error| {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    overloaded(format!("{MAX_QUEUED} writes are waiting for the database"))
+                }
+                mpsc::error::TrySendError::Closed(_) => Error::unavailable("the storage shard is stopping"),
+            }
         })
     }
 
@@ -115,6 +172,7 @@ impl Store for Working {
     }
 
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>> {
+        ids.iter().try_for_each(|id| self.check_served(*id))?;
         let stopping = || Error::unavailable("the storage shard is stopping");
         let (to, answer) = oneshot::channel();
         self.asks.try_send((ids.to_vec(), to)).map_err(|error| match error {
@@ -131,10 +189,12 @@ impl Store for Working {
     }
 
     async fn list(&self, id1: ObjectId, atype: TypeId, newest: usize) -> Result<AsOf<ListHead>> {
+        self.check_served(id1)?;
         self.backend.list((id1, atype), newest, MAX_ANSWER).await.map_err(error)
     }
 
     async fn scan(&self, scan: Scan) -> Result<AsOf<EdgePage>> {
+        self.check_served(scan.id1)?;
         self.backend.scan(&scan, MAX_ANSWER).await.map_err(error)
     }
 
@@ -146,16 +206,8 @@ impl Store for Working {
         low: EdgeTime,
         high: EdgeTime,
     ) -> Result<AsOf<EdgePage>> {
-        let AsOf { position, value } = self.backend.edges((id1, atype), id2s, (low, high)).await.map_err(error)?;
-        let mut bytes = 0;
-        let fits = |edge: &Edge| {
-            bytes += edge.data.len() + 32;
-            bytes <= MAX_ANSWER
-        };
-        let total = value.len();
-        let edges: Vec<Edge> = value.into_iter().take_while(fits).collect();
-        let more = edges.len() < total;
-        Ok(AsOf { position, value: EdgePage { edges, more } })
+        self.check_served(id1)?;
+        self.backend.edges((id1, atype), id2s, (low, high), MAX_ANSWER).await.map_err(error)
     }
 
     async fn write(&self, write: Write, context: WriteContext) -> Result<WriteOutcome> {
@@ -174,12 +226,31 @@ impl Store for Working {
         self.backend.head().await.map_err(error)
     }
 
-    fn subscribe(&self) -> Result<Subscription> {
-        self.feed.subscribe()
+    fn ring(&self) -> &Ring {
+        &self.feed.ring
     }
 
-    fn is_owner(&self) -> bool {
-        self.feed.is_confirmed()
+    async fn log_after(&self, after: Position, max_bytes: usize) -> Result<Vec<Piece>> {
+        let found = self.backend.log_after(after, max_bytes).await.map_err(error)?;
+        if after > found.head {
+            return Err(Error::TokenFromFuture { seen: after, head: found.head });
+        }
+        let is_kept = found.rows.first().is_some_and(|row| row.first.lsn <= after.lsn + 1);
+        if after != found.head && !is_kept {
+            return Err(Error::ChangesExpired { after });
+        }
+        found.rows.iter().map(feed::piece).collect()
+    }
+
+    async fn log_position_back(&self, back: Duration, max_changes: u64) -> Result<Position> {
+        let back = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        self.backend.log_since(self.clock.now_ms().saturating_sub(back), max_changes).await.map_err(error)
+    }
+
+    async fn begin_epoch(&self, seen: Position) -> Result<Position> {
+        let head = self.backend.begin_epoch(NewEpoch::Beyond(seen)).await.map_err(error)?;
+        self.feed.enter(head);
+        Ok(head)
     }
 
     async fn close(&self) {
@@ -190,7 +261,32 @@ impl Store for Working {
         {
             tracing::error!(%error, "the lane did not end by itself");
         }
-        self.feed.lose();
+        self.feed.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.backend.close().await;
+    }
+}
+
+/// Changes that a stream goes back at the most.
+const MAX_BACK: u64 = 1_000_000;
+/// Bytes of history that are read at once.
+const PAGE: usize = 1024 * 1024;
+
+/// Without [`Store::close`], as when its owner is unwinding: what is queued is still done.
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.feed.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[async_trait]
+impl History for Working {
+    async fn after(&self, position: Position) -> Result<Vec<Piece>> {
+        self.log_after(position, PAGE).await
+    }
+
+    async fn back(&self, back: Duration) -> Result<Position> {
+        self.log_position_back(back, MAX_BACK).await
     }
 }

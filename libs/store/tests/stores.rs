@@ -7,7 +7,9 @@ use tao_harness::{Postgres, TempDir};
 use tao_model::{
     AssocRef, Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
 };
+use tao_store::listener::Listener;
 use tao_store::{OpenError, OpenOptions, Store, WriteContext, conformance, open};
+use tao_stream::Origin;
 
 fn options(url: &str) -> OpenOptions {
     OpenOptions::new(url, Arc::new(Schema::social()), IdLayout::STANDARD)
@@ -71,7 +73,6 @@ async fn postgres_survives() {
     let url = postgres.create_database("survival").unwrap();
     reopened(&url).await;
     refused(&url).await;
-    taken_over(&url).await;
     let other = postgres.create_database("newer").unwrap();
     open(options(&other)).await.unwrap().close().await;
     postgres.execute("newer", &newer_migration("''")).unwrap();
@@ -97,12 +98,13 @@ async fn postgres_survives() {
     }
     assert!(last.is_some_and(|new| new > id), "writes go on by themselves");
     assert!(store.objects(&[id]).await.unwrap().value[0].is_some(), "nothing acknowledged is lost");
-    // The change stream is whole again.
-    let mut subscription = store.subscribe().unwrap();
-    assert!(subscription.start > before && subscription.start == store.head().await.unwrap());
+    // The change stream is whole.
+    let mut listener = Listener::open(&store, Origin::After(before)).await.unwrap();
+    assert_eq!(listener.position, before);
     let new = add(&*store).await.unwrap();
-    let commit = subscription.next().await.unwrap();
-    assert_eq!((commit.previous, commit.changes[0].key().owner()), (subscription.start, new));
+    let heard = listener.up_to(store.head().await.unwrap()).await.unwrap();
+    assert_eq!(heard.last().unwrap().key().owner(), new);
+    assert_eq!(store.head().await.unwrap().epoch, before.epoch, "a crash undoes nothing");
     store.close().await;
 }
 
@@ -128,10 +130,8 @@ async fn postgres_killed_among_writes_loses_nothing_acknowledged() {
             })
         })
         .collect();
-    let mut subscription = store.subscribe().unwrap();
-    for _ in 0..20 {
-        subscription.next().await.expect("commits before the kill");
-    }
+    let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
+    listener.up_to(listener.position.plus(20)).await.expect("commits before the kill");
     tokio::task::block_in_place(|| postgres.stop_immediate()).unwrap();
     let mut acknowledged = Vec::new();
     for writer in writers {
@@ -152,7 +152,6 @@ async fn sqlite_survives() {
     let url = sqlite(&folder);
     reopened(&url).await;
     refused(&url).await;
-    taken_over(&url).await;
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
     sqlx::query(sqlx::AssertSqlSafe(newer_migration("x''"))).execute(&pool).await.unwrap();
     pool.close().await;
@@ -186,7 +185,7 @@ async fn reopened(url: &str) {
     assert!(store.objects(&[first]).await.unwrap().value[0].is_some());
     assert_eq!(store.list(first, TypeId(5), 9).await.unwrap(), list);
     assert_eq!(store.write(write, context()).await.unwrap(), once, "outcomes are kept");
-    assert_eq!(store.subscribe().unwrap().start, head);
+    assert_eq!(Listener::open(&store, Origin::Now).await.unwrap().position, head);
     let unused = Write::ObjectAdd { otype: TypeId(1), data: Data::new(), placement: Placement::Allocated(ids[250]) };
     assert!(
         store.write(unused, WriteContext::default()).await.is_ok(),
@@ -198,28 +197,11 @@ async fn reopened(url: &str) {
 }
 
 async fn refused(url: &str) {
-    let other = OpenOptions { expect_cluster: Some(ClusterId([9; 16])), ..options(url) };
+    let other = OpenOptions { cluster: Some(ClusterId([9; 16])), ..options(url) };
     let error = open(other).await.err().expect("refused");
     assert!(matches!(error, OpenError::OtherCluster { .. }), "{error}");
     let layout = IdLayout::new(42, 12, 10, 4096).unwrap();
     let error = open(OpenOptions { layout, ..options(url) }).await.err().expect("refused");
     assert!(matches!(error, OpenError::OtherLayout { .. }), "{error}");
     assert!(matches!(open(options("mysql://x")).await.err(), Some(OpenError::Url(_))));
-}
-
-/// A second process takes the database over; the first can do no harm any more, and says so.
-async fn taken_over(url: &str) {
-    let first = open(options(url)).await.unwrap();
-    add(&*first).await.unwrap();
-    let mut subscription = first.subscribe().unwrap();
-    let second = open(options(url)).await.unwrap();
-    let refused = add(&*first).await.unwrap_err();
-    assert!(matches!(refused, Error::Unavailable { not_applied: true, .. }), "{refused:?}");
-    let ended = tokio::time::timeout(Duration::from_secs(5), async { while subscription.next().await.is_some() {} });
-    ended.await.expect("its change stream ends");
-    assert!(first.subscribe().is_err());
-    add(&*second).await.unwrap();
-    first.close().await;
-    add(&*second).await.unwrap();
-    second.close().await;
 }

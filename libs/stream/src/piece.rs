@@ -68,6 +68,12 @@ impl Piece {
     }
 }
 
+impl From<Piece> for internal::Changes {
+    fn from(piece: Piece) -> Self {
+        Self { previous: Some(piece.previous.into()), changes: piece.changes }
+    }
+}
+
 /// About how many bytes a change takes.
 fn size(change: &internal::Change) -> usize {
     use internal::change::Key;

@@ -9,6 +9,7 @@ use tao_proto::{convert, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_stream::Origin;
 use tao_topology::Topology;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::log::Log;
 
@@ -31,15 +32,24 @@ impl LeaderService {
         &self.logs[self.topology.place_of(shard)]
     }
 
-    async fn write(&self, context: &CallContext, write: internal::Write) -> Result<TierReply> {
+    async fn write(&self, context: CallContext, write: internal::Write) -> Result<TierReply> {
         let log = self.log(context.shard);
-        let reply = log.shards.call(context, Op::Write(write)).await?;
+        let reply = through(log, context, Op::Write(write)).await?;
         if let ReplyBody::Written(written) = &reply.body {
             // COHERENCE rule 9: before the caller is answered.
             log.reader.apply_write(&convert::changes(written.changes.clone())?);
         }
         Ok(reply)
     }
+}
+
+/// Asks the storage shard. In a task of its own: a follower that does not read its answers must not keep a place at the gate.
+async fn through(log: &Log, context: CallContext, op: Op) -> Result<TierReply> {
+    let shards = log.shards.clone();
+    let asking = tokio::spawn(async move { shards.call(&context, op).await });
+    AbortOnDropHandle::new(asking)
+        .await
+        .unwrap_or_else(|_| Err(Error::Internal { what: "a call to the storage shard crashed".to_owned() }))
 }
 
 fn read(context: CallContext) -> Read<CallContext> {
@@ -69,11 +79,9 @@ impl TierHandler for LeaderService {
                 let state = internal::ListState { count: found.value.count(), edges };
                 Ok(TierReply { as_of: found.as_of, body: ReplyBody::List(state) })
             }
-            Op::Write(write) => self.write(&context, write).await,
+            Op::Write(write) => self.write(context, write).await,
             // What lies beyond a cached list is read through.
-            Op::ListScan(_) | Op::EdgesRead(_) | Op::AllocateIds(_) | Op::LogRead(_) => {
-                log.shards.call(&context, op).await
-            }
+            Op::ListScan(_) | Op::EdgesRead(_) | Op::AllocateIds(_) | Op::LogRead(_) => through(log, context, op).await,
         }
     }
 

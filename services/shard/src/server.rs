@@ -45,8 +45,16 @@ pub async fn run<L: Listener>(
     options.memory = config.memory;
     options.clock = clock.clone();
     options.max_connections = config.store_connections;
+    options.cluster = config.topology.cluster();
+    options.log = config.log;
+    if let Some(shards) = config.topology.index_of(config.log).and_then(|n| config.topology.logs()[n].shards.clone()) {
+        options.shards = shards;
+    }
+    options.ring_bytes = config.stream_bytes;
+    options.log_retention = config.log_retention;
+    options.new_epoch = config.new_epoch;
     let store = tao_store::open(options).await?;
-    let service = ShardService::new(store.clone(), clock);
+    let service = ShardService::new(store.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;

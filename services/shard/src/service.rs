@@ -1,10 +1,11 @@
 //! Answers leaders from the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{Clock, EdgeKey, Error, Position, Result, TypeId, Write};
+use tao_model::{EdgeKey, Error, Position, Result, TypeId, Write};
 use tao_proto::{convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
@@ -15,13 +16,12 @@ use crate::feed;
 #[derive(Clone)]
 pub struct ShardService {
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
 }
 
 impl ShardService {
     /// Over this store.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
     }
 
     async fn answer(&self, context: CallContext, op: Op) -> Result<TierReply> {
@@ -71,9 +71,24 @@ impl ShardService {
                 let ids = ids.into_iter().map(tao_model::ObjectId::get).collect();
                 TierReply { as_of: Position::ZERO, body: ReplyBody::Ids(internal::AllocatedIds { ids }) }
             }
-            Op::LogRead(_) => return Err(Error::ChangesExpired { after: context.floor }),
+            Op::LogRead(read) => read_log(&**store, read).await?,
         })
     }
+}
+
+async fn read_log(store: &dyn Store, read: internal::LogRead) -> Result<TierReply> {
+    use internal::log_read::From;
+    let (as_of, pieces) = match read.from {
+        Some(From::After(position)) => {
+            let position = position.into();
+            let pieces = store.after(position).await?;
+            (pieces.last().map_or(position, |piece| piece.last), pieces)
+        }
+        Some(From::BackMs(ms)) => (store.back(Duration::from_millis(ms)).await?, Vec::new()),
+        None => return Err(Error::invalid("from", "must be set")),
+    };
+    let pieces = pieces.into_iter().map(Into::into).collect();
+    Ok(TierReply { as_of, body: ReplyBody::Log(internal::LogPage { pieces }) })
 }
 
 fn edge_list(found: &AsOf<EdgePage>) -> TierReply {
@@ -106,8 +121,12 @@ impl TierHandler for ShardService {
         &self,
         request: internal::SubscribeRequest,
     ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
+        let log = self.store.info().log;
+        if request.log != log.0 {
+            return Err(Error::invalid("log", format!("this storage shard serves log {}, not {}", log.0, request.log)));
+        }
         tracing::info!(subscriber = request.subscriber, "change stream opened");
-        feed::stream(self.store.clone(), self.clock.clone())
+        feed::stream(&self.store, &request).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The API suite over real gRPC, on SQLite without Redis (`tao dev`) and on PostgreSQL with Redis (four processes, two followers).
 
 mod bad_input;
+mod sessions;
 mod suite;
 
 use crate::cluster::Cluster;
@@ -40,6 +41,11 @@ async fn run(cluster: Cluster) {
         suite::own_writes_through_the_other_follower,
         suite::without_a_token_within_a_second,
         suite::concurrent_writers_keep_counts,
+        sessions::a_batch_of_large_updates,
+        sessions::a_forged_token_fails_alone,
+        sessions::a_batch_of_large_lists,
+        sessions::items_bring_tokens_of_their_own,
+        sessions::a_write_that_changes_nothing_has_been_seen,
         bad_input::ids,
         bad_input::types,
         bad_input::data_limits,

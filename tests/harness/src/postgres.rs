@@ -1,10 +1,11 @@
 //! A PostgreSQL of the tests' own, with durability on.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -92,6 +93,34 @@ impl Postgres {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);
         Ok(programs::run(&mut psql)?.trim_end().to_owned())
+    }
+
+    /// Runs a query and hands out its rows, one a line, columns separated by tabs, as they come. (COPY's text format: a backslash
+    /// is doubled, NULL is `\N`.)
+    pub fn rows(&self, database: &str, query: &str, mut row: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database)]);
+        psql.args(["-c", &format!("COPY ({query}) TO STDOUT")]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = psql.spawn().context("cannot run psql")?;
+        let out = child.stdout.take().context("psql has no output")?;
+        let done = BufReader::new(out).lines().try_for_each(|line| row(&line?));
+        let status = child.wait()?;
+        done?;
+        ensure!(status.success(), "psql failed ({status}): {query}");
+        Ok(())
+    }
+
+    /// Stops all of it in its tracks (SIGSTOP): connections stay open and nothing is answered.
+    pub fn pause(&self) -> Result<()> {
+        // The postmaster first: it starts no more children.
+        self.process.pause()?;
+        self.process.signal_children(Signal::STOP)
+    }
+
+    /// Lets it go on after a pause.
+    pub fn resume(&self) -> Result<()> {
+        self.process.signal_children(Signal::CONT)?;
+        self.process.resume()
     }
 
     /// Ends it at once, without a checkpoint, as a crash would (SIGQUIT); returns when all its processes are gone.

@@ -153,6 +153,24 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Signals the program's children (not theirs), those that are alive when asked.
+    pub(crate) fn signal_children(&self, signal: Signal) -> Result<()> {
+        let parent = self.pid()?;
+        for entry in std::fs::read_dir("/proc").context("cannot list the processes")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            // One that has ended by now is no child any more.
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            // After the name, which may hold anything: state, parent, …
+            let its_parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+            if its_parent == Some(parent)
+                && let Some(pid) = Pid::from_raw(pid)
+            {
+                let _ = kill_process(pid, signal);
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a signal and waits for the end.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;

@@ -1,9 +1,12 @@
 //! A Redis of the tests' own.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::watcher::EndBy;
@@ -59,13 +62,38 @@ impl Redis {
         self.process.kill9()
     }
 
-    /// Starts it on the same port, empty; kills it first if it runs.
+    /// Starts it on the same port, kills it first if it runs. It is empty, unless there is a [snapshot](Redis::snapshot) to load.
     pub fn restart(&mut self) -> Result<()> {
         if self.process.pid().is_ok() {
             self.process.end(Signal::KILL)?;
         }
         self.process.start_again()?;
         self.wait_ready()
+    }
+
+    /// Where it keeps a snapshot: what `SAVE` writes, and what a restart loads if it is there.
+    pub fn snapshot(&self) -> PathBuf {
+        self.process.folder().join("dump.rdb")
+    }
+
+    /// Runs a command that is answered in one line, such as `FLUSHALL` or `SAVE`, and returns that line.
+    pub fn command(&self, words: &[&str]) -> Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).context("Redis can't be reached")?;
+        stream.set_read_timeout(Some(READY_WITHIN))?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        while !answer.ends_with(b"\r\n") {
+            ensure!(stream.read(&mut byte)? == 1, "Redis hung up");
+            answer.push(byte[0]);
+        }
+        let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
+        ensure!(!answer.starts_with('-'), "Redis refused {words:?}: {answer}");
+        Ok(answer)
     }
 
     /// Stops it in its tracks: connections stay open and nothing is answered.

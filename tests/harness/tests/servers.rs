@@ -219,3 +219,40 @@ fn the_repository_is_found() {
     assert!(tao_harness::repository().join("proto/tao/v1").is_dir());
     assert!(Path::new(&tao_harness::repository()).join("Makefile").is_file());
 }
+
+#[test]
+fn redis_comes_back_with_a_snapshot_where_there_is_one() -> Result<()> {
+    let mut redis = Redis::start()?;
+    ask(redis.port(), "SET a old")?;
+    assert_eq!(redis.command(&["SAVE"])?, "+OK");
+    ask(redis.port(), "SET a new")?;
+    redis.restart()?;
+    assert_eq!(ask(redis.port(), "GET a")?, "$3\r\nold\r\n");
+    std::fs::remove_file(redis.snapshot())?;
+    assert_eq!(redis.command(&["FLUSHALL"])?, "+OK");
+    redis.restart()?;
+    assert_eq!(ask(redis.port(), "GET a")?, "$-1\r\n");
+    assert!(redis.command(&["NO-SUCH-COMMAND"]).is_err());
+    Ok(())
+}
+
+#[test]
+fn postgres_can_be_paused_as_a_whole_and_hands_out_rows() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let mut rows = Vec::new();
+    postgres.rows("postgres", "SELECT n, n * n FROM generate_series(1, 3) n", |row| {
+        rows.push(row.to_owned());
+        Ok(())
+    })?;
+    assert_eq!(rows, ["1\t1", "2\t4", "3\t9"]);
+    assert!(postgres.rows("postgres", "SELECT nothing", |_| Ok(())).is_err());
+    postgres.pause()?;
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| postgres.execute("postgres", "SELECT 7"));
+        // It can't be answered before this.
+        assert!(!asked.is_finished());
+        postgres.resume()?;
+        assert_eq!(asked.join().unwrap()?, "7");
+        Ok(())
+    })
+}

@@ -2,3 +2,10 @@
 //! all that the sessions saw with the log.
 
 pub mod check;
+pub mod cluster;
+mod dump;
+pub mod faults;
+pub mod load;
+mod progress;
+pub mod report;
+pub mod run;

@@ -15,7 +15,7 @@ use tao_store::MemoryDatabase;
 use tao_topology::Topology;
 use turmoil::Sim;
 
-use crate::clock::{BEGAN_MS, HostClock};
+use crate::clock::HostClock;
 use crate::network::{Lines, SimConnect, SimListener};
 use crate::plan::{FOLLOWER_PORT, LEADER_PORT, LOGS, Plan, SHARD_PORT};
 
@@ -52,7 +52,7 @@ fn begin(stops: &Mutex<BTreeMap<String, ShutdownTrigger>>, host: &str) -> (Worke
 impl Cluster {
     /// With empty databases.
     pub fn new(plan: Plan) -> Result<Self> {
-        let databases = std::array::from_fn(|log| MemoryDatabase::new(plan.info(log), BEGAN_MS / 1_000));
+        let databases = std::array::from_fn(|_| MemoryDatabase::default());
         let topology = Arc::new(Topology::parse(&plan.topology())?);
         let clocks = plan.shards.iter().flatten().map(|name| (name.clone(), HostClock::default())).collect();
         Ok(Self {
@@ -102,6 +102,12 @@ impl Cluster {
             memory: Some(self.databases[log].clone()),
             store_connections: 8,
             layout: self.plan.info(log).layout,
+            topology: self.topology.clone(),
+            log: self.plan.info(log).log,
+            link: self.link(name),
+            stream_bytes: self.plan.stream,
+            log_retention: Duration::from_hours(1),
+            new_epoch: false,
         };
         let (host, stops, schema) = (name.to_owned(), self.stops.clone(), self.schema.clone());
         sim.host(name, move || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::Mutex;
-use tao_model::{Position, StableHash};
+use tao_model::{ObjectId, Position, ShardId, StableHash, TypeId};
 use tao_proto::v1;
 use tao_rig::check::{
     AssocRow, CommitRow, CountRow, History, Kind, Level, ObjectRow, Outcome, Replay, SessionHistory, Shape, Step,
@@ -24,8 +24,8 @@ use crate::session::{EDGES, Session, Way};
 
 /// In peace, everything must work again by then.
 const HEALED_WITHIN: Duration = Duration::from_secs(40);
-/// In peace, every cache is as new as this, in milliseconds.
-const PEACE_MS: u64 = 3_000;
+/// In peace, every cache is up to date by then.
+const SETTLED_WITHIN: Duration = Duration::from_secs(4);
 
 /// What came of a run.
 pub struct Report {
@@ -105,51 +105,47 @@ fn drive(
     faults.end_all(sim);
     // The sessions end by themselves.
     sim.run()?;
-    let (cluster, pool, histories) = (cluster.clone(), pool.clone(), histories.clone());
-    let id = cluster.plan.sessions;
-    sim.client("auditor", async move {
-        let followers = Followers::connect(&cluster, "auditor");
-        let mut session = Session::new(id, cluster, followers, pool.clone());
-        audit(&mut session, &pool).await;
-        histories.lock().insert(id, session.history);
-        Ok(())
-    });
+    for (follower, name) in cluster.plan.followers.iter().enumerate() {
+        let auditor = format!("auditor-of-{name}");
+        let (cluster, pool, histories) = (cluster.clone(), pool.clone(), histories.clone());
+        let id = cluster.plan.sessions + follower as u32;
+        sim.client(auditor.clone(), async move {
+            let followers = Followers::connect(&cluster, &auditor);
+            let mut session = Session::new(id, cluster, followers, pool.clone());
+            audit(&mut session, follower, &pool.all()).await;
+            histories.lock().insert(id, session.history);
+            Ok(())
+        });
+    }
     sim.run()
 }
 
-/// When all is well again: every key through every follower.
-async fn audit(session: &mut Session, pool: &Pool) {
-    let followers = session.followers();
+/// When all is well again: every key through a follower.
+async fn audit(session: &mut Session, follower: usize, ids: &[ObjectId]) {
     let strong = Way { level: Level::Strong, consistency: v1::Consistency::Strong, with_token: false };
-    let cached =
-        Way { level: Level::Bounded(PEACE_MS as u32), consistency: v1::Consistency::Unspecified, with_token: false };
-    let ids = pool.all();
+    let settled = Way { level: Level::Settled, consistency: v1::Consistency::Unspecified, with_token: false };
     let until = now_us() + HEALED_WITHIN.as_micros() as u64;
-    for follower in 0..followers {
-        for id in &ids {
-            while !session.reads_object(follower, *id, strong).await {
-                if now_us() > until {
-                    return session.odd(Kind::OddError, format!("follower {follower} does not heal"));
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    for id in ids {
+        while !session.reads_object(follower, *id, strong).await {
+            if now_us() > until {
+                return session.odd(Kind::OddError, format!("follower {follower} does not heal"));
             }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    tokio::time::sleep(Duration::from_millis(PEACE_MS + 1_000)).await;
-    for follower in 0..followers {
-        for id in &ids {
-            session.read_object(follower, *id, cached).await;
-            for edge in EDGES {
-                session.read_page(follower, *id, edge, cached).await;
-                session.read_count(follower, *id, edge, cached).await;
-            }
+    tokio::time::sleep(SETTLED_WITHIN).await;
+    for id in ids {
+        session.read_object(follower, *id, settled).await;
+        for edge in EDGES {
+            session.read_page(follower, *id, edge, settled).await;
+            session.read_count(follower, *id, edge, settled).await;
         }
     }
 }
 
 fn verdict(cluster: &Cluster, history: &History) -> Result<Report> {
     let layout = cluster.plan.info(0).layout;
-    let log_of = (0..SHARDS).map(|shard| Plan::log_of(tao_model::ShardId(shard)) as u8).collect();
+    let log_of = (0..SHARDS).map(|shard| Plan::log_of(ShardId(shard)) as u8).collect();
     let mut replay = Replay::new(Shape { layout, schema: cluster.schema.as_ref().clone(), log_of });
     let mut tables = Vec::new();
     let mut hash = StableHash::default();
@@ -212,6 +208,6 @@ fn verdict(cluster: &Cluster, history: &History) -> Result<Report> {
     })
 }
 
-fn count_row(id1: tao_model::ObjectId, atype: tao_model::TypeId, count: u64, last: Position) -> CountRow {
+fn count_row(id1: ObjectId, atype: TypeId, count: u64, last: Position) -> CountRow {
     CountRow { id1, atype, count, lsn: last.lsn }
 }

@@ -136,10 +136,7 @@ impl Session {
         Some(v1::ReadOptions {
             consistency: way.consistency as i32,
             session_token: if way.with_token { self.token.encode() } else { String::new() },
-            max_staleness_ms: match way.level {
-                Level::Bounded(ms) if way.consistency == v1::Consistency::BoundedStaleness => i64::from(ms),
-                Level::Bounded(_) | Level::Cached | Level::Strong => 0,
-            },
+            max_staleness_ms: if let Level::Bounded(ms) = way.level { i64::from(ms) } else { 0 },
         })
     }
 
@@ -165,11 +162,6 @@ impl Session {
     /// Notes what is wrong by itself.
     pub fn odd(&mut self, kind: Kind, text: String) {
         self.history.steps.push(Step::Odd(Box::new((time(), kind, text))));
-    }
-
-    /// How many followers there are.
-    pub fn followers(&self) -> usize {
-        self.followers.len()
     }
 
     // Reads.

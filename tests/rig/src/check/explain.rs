@@ -29,6 +29,7 @@ impl Truth {
                         Outcome::Done(done) => format!("acknowledged at {:?}", done.covered),
                         Outcome::InDoubt => "in doubt".to_owned(),
                         Outcome::NotApplied => "not applied".to_owned(),
+                        Outcome::Refused => "refused".to_owned(),
                     };
                     let _ = write!(
                         text,

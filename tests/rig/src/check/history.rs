@@ -66,6 +66,8 @@ pub enum Level {
     Bounded(u32),
     /// The newest.
     Strong,
+    /// Whatever there is, when all has been quiet for a while and every stream has drained: then it must be the newest.
+    Settled,
 }
 
 /// One key that was read.
@@ -220,8 +222,10 @@ pub enum Outcome {
     Done(Done),
     /// It may have been done.
     InDoubt,
-    /// The last answer was that nothing was done, and no attempt was left in doubt.
+    /// For want of a tier; the answer was that nothing was done, and no attempt was left in doubt.
     NotApplied,
+    /// By the rules: there is no such object, it has another version.
+    Refused,
 }
 
 /// What the answer to a write said.

@@ -61,8 +61,8 @@ pub(crate) fn examine(truth: &Truth, history: &History, bounds: &Bounds) -> Read
         for (step, what) in session.steps.iter().enumerate() {
             match what {
                 Step::Read(read) => {
-                    out.reads += u64::from(!read.continued);
-                    let bound = lower_bound(read, own.get(&read.key).copied().unwrap_or(0), bounds);
+                    out.reads += u64::from(!read.continued && read.level != Level::Settled);
+                    let bound = lower_bound(truth, read, own.get(&read.key).copied().unwrap_or(0), bounds);
                     match check(truth, read, bound, bounds, &session.arena) {
                         Ok(matched) => {
                             observed.add(read.key, read.end, matched);
@@ -116,14 +116,14 @@ pub(crate) fn examine(truth: &Truth, history: &History, bounds: &Bounds) -> Read
 /// From when on what is known to be committed must be in the answer.
 fn since(read: &Read) -> Option<Time> {
     match read.level {
-        Level::Cached => None,
+        Level::Cached | Level::Settled => None,
         Level::Bounded(ms) => Some(read.start.saturating_sub(ms.saturating_mul(1_000))),
         Level::Strong => Some(read.start),
     }
 }
 
 /// The highest position that a promise holds the read to.
-fn lower_bound(read: &Read, own: Lsn, bounds: &Bounds) -> Bound {
+fn lower_bound(truth: &Truth, read: &Read, own: Lsn, bounds: &Bounds) -> Bound {
     let mut bound = Bound { lsn: read.claim, promise: Kind::FalseFreshness };
     let mut raise = |lsn, promise| {
         if lsn >= bound.lsn && lsn > 0 {
@@ -136,6 +136,9 @@ fn lower_bound(read: &Read, own: Lsn, bounds: &Bounds) -> Bound {
     }
     if read.process != Process::UNKNOWN {
         raise(bounds.by_process.before(&(read.process, read.key), read.start), Kind::FollowerForgot);
+    }
+    if read.level == Level::Settled {
+        raise(truth.head(truth.shape.log(read.key.owner())), Kind::StaleForEver);
     }
     if let Some(since) = since(read) {
         let promise = if read.level == Level::Strong { Kind::NotStrong } else { Kind::TooStale };

@@ -37,6 +37,8 @@ pub enum Kind {
     NotStrong,
     /// A read with BOUNDED_STALENESS is older than it may be.
     TooStale,
+    /// When all is quiet, a cache still shows an old state.
+    StaleForEver,
     /// A read is older than the freshness that its answer claims.
     FalseFreshness,
     /// A read shows a state that comes after it.

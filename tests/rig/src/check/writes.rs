@@ -277,7 +277,7 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                         out.bounds.begun[log].push((write.start, lsn));
                     }
                 }
-                Outcome::NotApplied => {
+                Outcome::NotApplied | Outcome::Refused => {
                     if let Some(lsn) = place {
                         out.violations.push(bad((Kind::SaidNotApplied, format!("it is in the log at {lsn}"))));
                     }

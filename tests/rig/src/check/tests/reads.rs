@@ -80,6 +80,15 @@ fn bounded_reads_are_no_older_than_they_may_be() {
 }
 
 #[test]
+fn when_all_is_quiet_nothing_stale_is_left() {
+    let mut world = versions();
+    world.read_object(1, 99_000, B, Level::Settled, 3, 3);
+    world.passes();
+    world.read_object(1, 99_000, B, Level::Settled, 2, 2);
+    world.fails_with(Kind::StaleForEver);
+}
+
+#[test]
 fn a_claim_of_freshness_is_held_to() {
     let mut world = versions();
     world.read_object(1, 70_000, B, Level::Cached, 2, 2).claim = 2;
