@@ -20,7 +20,7 @@ use crate::backend::{
 use crate::epoch::NewEpoch;
 use crate::housekeeping::Housekeeping;
 use crate::listener::Listener;
-use crate::memory::MemoryBackend;
+use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::open::{OpenOptions, start};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
@@ -42,7 +42,12 @@ struct Faults {
 impl Faults {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            memory: MemoryBackend::new(START, ShardSet::all(&IdLayout::STANDARD), Arc::new(SystemClock)),
+            memory: MemoryBackend::new(
+                MemoryDatabase::default(),
+                START.epoch,
+                ShardSet::all(&IdLayout::STANDARD),
+                Arc::new(SystemClock),
+            ),
             begins: Semaphore::new(Semaphore::MAX_PERMITS),
             begin: Mutex::default(),
             commit: Mutex::default(),
@@ -276,10 +281,10 @@ async fn a_log_that_ends_before_what_was_seen_begins_an_epoch() {
     let faults = Faults::new();
     let store = faults.store().await;
     write(&store, add("a", Value::Int64(1))).await.unwrap();
-    let kept = faults.memory.copy();
+    let kept = faults.memory.database.snapshot();
     let lost = write(&store, add("b", Value::Int64(1))).await.unwrap();
     let mut listener = Listener::open(&store, Origin::Now).await.unwrap();
-    faults.memory.restore(&kept);
+    faults.memory.database.restore(&kept);
     // Whoever notices first, the lane or who follows the log.
     let next = write(&store, add("c", Value::Int64(1))).await.unwrap();
     assert!(next.epoch > lost.epoch && next.lsn == 2, "{next}");

@@ -231,5 +231,4 @@ store! {
     assoc_get(AssocGetRequest);
     assoc_range(AssocRangeRequest);
     assoc_time_range(AssocTimeRangeRequest);
-    write_batch(WriteBatchRequest);
 }
