@@ -56,6 +56,14 @@ impl Session {
         Self { deadline, ..self.clone() }
     }
 
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Makes a call, and again where that is safe and may help, until it is answered or its deadline comes.
     pub(crate) async fn call<Req: SessionRequest, Res: SessionAnswer>(
         &self,
@@ -117,7 +125,7 @@ impl Session {
     }
 
     /// Adds what an answer has seen: answers of calls side by side each know a part.
-    fn learn(&self, seen: &str) {
+    pub(crate) fn learn(&self, seen: &str) {
         let mut token = self.token.lock();
         if *token != seen {
             *token = merged(&token, seen);
@@ -127,7 +135,7 @@ impl Session {
 
 /// Grows with each attempt and has a random part, so that callers who failed together don't come back together; never shorter
 /// than the server asks.
-fn pause(options: &ClientOptions, attempt: u32, error: &ClientError) -> Duration {
+pub(crate) fn pause(options: &ClientOptions, attempt: u32, error: &ClientError) -> Duration {
     let grown = options.backoff.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF.max(options.backoff));
     let random = grown.mul_f64(rand::random_range(0.5..=1.0));
     error.retry_after().map_or(random, |asked| asked.saturating_add(random / 4).max(random))

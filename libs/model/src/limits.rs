@@ -34,3 +34,5 @@ pub const MAX_SHARD_KEY: usize = 256;
 pub const MAX_STALENESS_MS: u64 = 3_600_000;
 /// Milliseconds that an outcome is kept for its idempotency key.
 pub const OUTCOME_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Milliseconds that a Watch may ask to begin back.
+pub const MAX_SINCE_MS: u64 = 7 * 24 * 60 * 60 * 1_000;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::graph::TypeId;
+use crate::hash::StableHash;
 
 /// The built-in example: a small social network.
 pub const SOCIAL: &str = include_str!("social.toml");
@@ -145,6 +146,18 @@ impl Schema {
         Self::parse(SOCIAL).expect("the built-in schema is valid: a unit test parses it")
     }
 
+    /// Of the object types, which encoded objects name: what was cached under another must not be shown.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = StableHash::default();
+        for object in self.objects() {
+            hash.update(&object.number.0.to_be_bytes());
+            hash.update(object.name.as_bytes());
+            // No name has it.
+            hash.update(&[0]);
+        }
+        hash.get()
+    }
+
     /// An object type by number.
     pub fn object(&self, number: TypeId) -> Option<&ObjectType> {
         self.objects.get(&number)
@@ -209,6 +222,23 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_of_names_and_numbers_of_object_types() {
+        let of = |objects: &[(&str, u32)]| {
+            let object = |(name, number): &(&str, u32)| format!("[[object]]\nname = \"{name}\"\nnumber = {number}\n");
+            Schema::parse(&format!("version = 1\n{}", objects.iter().map(object).collect::<String>()))
+                .unwrap()
+                .fingerprint()
+        };
+        let same = of(&[("user", 1), ("post", 2)]);
+        assert_eq!(same, of(&[("post", 2), ("user", 1)]));
+        for other in
+            [&[("user", 1)][..], &[("user", 1), ("page", 2)], &[("user", 2), ("post", 1)], &[("user", 1), ("post", 3)]]
+        {
+            assert_ne!(same, of(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn social_schema_parses_and_its_inverses_are_mutual() {

@@ -53,6 +53,21 @@ impl Token {
         }
     }
 
+    /// Remembers that the session has seen everything in `log` up to `position`.
+    pub fn see_log(&mut self, log: LogId, position: Position, log_of: impl Fn(ShardId) -> LogId) {
+        let entry = self.logs.entry(log).or_default();
+        *entry = position.max(*entry);
+        let seen = *entry;
+        self.shards.retain(|shard, position| *position > seen || log_of(*shard) != log);
+    }
+
+    /// Where a stream of the log's changes goes on that is to miss nothing of what the session has not seen: at the log's own
+    /// position, else at the smallest of its shards'. `None` when the session has seen nothing of the log.
+    pub fn resume_point(&self, log: LogId, log_of: impl Fn(ShardId) -> LogId) -> Option<Position> {
+        let of_shards = self.shards.iter().filter(|(shard, _)| log_of(**shard) == log).map(|(_, position)| *position);
+        self.logs.get(&log).copied().or_else(|| of_shards.min())
+    }
+
     /// Merges what another token of the same session has seen.
     pub fn merge(&mut self, other: &Self, log_of: impl Fn(ShardId) -> LogId) {
         self.map_version = self.map_version.max(other.map_version);

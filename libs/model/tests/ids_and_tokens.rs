@@ -129,3 +129,25 @@ fn edges_are_ordered_newest_first() {
     keys.sort();
     assert_eq!(keys, [key(2, 3), key(2, 1), key(1, 9), key(1, 5)]);
 }
+
+#[test]
+fn a_token_resumes_a_log_where_nothing_is_missed() {
+    let at = |lsn| Position::new(1, lsn);
+    let log_of = |shard: ShardId| LogId(shard.0 / 100);
+    let mut token = Token::new(CLUSTER);
+    assert_eq!(token.resume_point(LogId(0), log_of), None);
+    for (shard, lsn) in [(1, 10), (2, 5), (101, 3)] {
+        token.see(ShardId(shard), at(lsn), log_of);
+    }
+    assert_eq!(token.resume_point(LogId(0), log_of), Some(at(5)), "shard 2 has been seen up to there only");
+    assert_eq!(token.resume_point(LogId(1), log_of), Some(at(3)));
+    token.see_log(LogId(0), at(7), log_of);
+    assert_eq!(token.resume_point(LogId(0), log_of), Some(at(7)));
+    assert_eq!(token.floor(ShardId(1), LogId(0)), at(10), "what was seen beyond it stays a floor");
+    assert_eq!((token.floor(ShardId(2), LogId(0)), token.floor(ShardId(50), LogId(0))), (at(7), at(7)));
+    token.see_log(LogId(0), at(6), log_of);
+    assert_eq!(Token::decode(&token.encode(), CLUSTER).unwrap().resume_point(LogId(0), log_of), Some(at(7)));
+    let mut covered = token.clone();
+    covered.see_log(LogId(0), at(10), log_of);
+    assert!(covered.encode().len() < token.encode().len(), "shards that the log covers take no room");
+}

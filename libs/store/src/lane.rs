@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, Clock, Error, ObjectId, Placement, Position, Result, ShardId, Value, Write, WriteOutcome};
 use tao_proto::convert;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +35,24 @@ pub(crate) enum Job {
 enum Done {
     Written(Result<WriteOutcome>),
     Allocated(Result<Vec<ObjectId>>),
+}
+
+impl Done {
+    fn changes(&mut self) -> &mut [Change] {
+        match self {
+            Self::Written(Ok(outcome)) => &mut outcome.changes,
+            Self::Written(Err(_)) | Self::Allocated(_) => &mut [],
+        }
+    }
+}
+
+/// A batch that is written and not committed.
+struct Prepared {
+    /// Before its changes.
+    head: Position,
+    transaction: Box<dyn Transaction>,
+    back: WriteBack,
+    changes: Vec<Change>,
 }
 
 impl Job {
@@ -127,22 +146,31 @@ impl Lane {
     /// one that can't be applied is lost.
     async fn commit(&mut self, batch: Vec<Job>) {
         metrics::histogram!("tao_store_batch_writes").record(batch.len() as f64);
-        match self.attempt(&batch).await {
-            Ok(done) => batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
-            Err(Fault::Refused) if batch.len() > 1 => {
-                tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
-                for job in batch {
-                    Box::pin(self.commit(vec![job])).await;
-                }
+        let fault = match self.prepare(&batch).await {
+            Ok((done, prepared)) if is_off(Rule::AnsweredOnceCommitted) => {
+                batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done));
+                let _ = self.finish(prepared).await;
+                return;
             }
-            Err(fault) => {
-                let error = error(fault);
-                batch.into_iter().for_each(|job| job.fail(error.clone()));
-                if fault == Fault::InDoubt {
-                    // If it happened, subscribers hear of it from the database.
-                    self.feed.ask();
-                }
+            Ok((done, prepared)) => match self.finish(prepared).await {
+                Ok(()) => return batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
+                Err(fault) => fault,
+            },
+            Err(fault) => fault,
+        };
+        self.lasting.shards.abandon();
+        if fault == Fault::Refused && batch.len() > 1 {
+            tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
+            for job in batch {
+                Box::pin(self.commit(vec![job])).await;
             }
+            return;
+        }
+        let error = error(fault);
+        batch.into_iter().for_each(|job| job.fail(error.clone()));
+        if fault == Fault::InDoubt {
+            // If it happened, subscribers hear of it from the database.
+            self.feed.ask();
         }
     }
 
@@ -167,24 +195,32 @@ impl Lane {
         Ok(begun)
     }
 
-    async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
+    /// Everything but the commit.
+    async fn prepare(&mut self, batch: &[Job]) -> Result<(Vec<Done>, Prepared), Fault> {
         let Begun { head, shards_version, mut transaction } = self.begin().await?;
-        let done = self.compute(batch, head, shards_version, &mut *transaction).await;
-        let (done, back, changes) = match done {
-            Ok(computed) => computed,
-            Err(fault) => {
-                self.lasting.shards.abandon();
-                return Err(fault);
+        if self.lasting.shards.is_stale(shards_version) {
+            self.lasting.shards.update(shards_version, &transaction.shards().await?);
+        }
+        let (mut done, back, changes) = self.compute(batch, head, &mut *transaction).await?;
+        if !back.is_empty() {
+            transaction.write(&back).await?;
+        }
+        if is_off(Rule::ChangePositions) {
+            let last = head.plus(changes.len() as u64);
+            for change in done.iter_mut().flat_map(Done::changes) {
+                change.position = last;
             }
-        };
+        }
+        Ok((done, Prepared { head, transaction, back, changes }))
+    }
+
+    async fn finish(&mut self, prepared: Prepared) -> Result<(), Fault> {
+        let Prepared { head, transaction, back, changes } = prepared;
         if back.is_empty() {
             transaction.end().await;
-            return Ok(done);
+            return Ok(());
         }
-        if let Err(fault) = transaction.commit().await {
-            self.lasting.shards.abandon();
-            return Err(fault);
-        }
+        transaction.commit().await?;
         self.lasting.shards.confirm();
         for (id, row) in back.objects {
             match row {
@@ -196,20 +232,16 @@ impl Lane {
             self.left = log.last;
             self.feed.committed(log, head, &changes);
         }
-        Ok(done)
+        Ok(())
     }
 
-    /// Everything but the commit.
+    /// What the writes do, in queue order, over the rows that they touch.
     async fn compute(
         &mut self,
         batch: &[Job],
         head: Position,
-        shards_version: i64,
         transaction: &mut dyn Transaction,
     ) -> Result<(Vec<Done>, WriteBack, Vec<Change>), Fault> {
-        if self.lasting.shards.is_stale(shards_version) {
-            self.lasting.shards.update(shards_version, &transaction.shards().await?);
-        }
         self.lasting.forget_some_types();
         let now_ms = self.clock.now_ms();
         let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
@@ -247,9 +279,6 @@ impl Lane {
         }
         let Overlay { changes, mut back, .. } = overlay;
         back.log = log_row(&changes, head, now_ms);
-        if !back.is_empty() {
-            transaction.write(&back).await?;
-        }
         Ok((done, back, changes))
     }
 }

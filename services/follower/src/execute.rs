@@ -62,6 +62,11 @@ impl Executor {
         &self.logs[self.topology.place_of(shard)].reader
     }
 
+    /// A key is about to be read.
+    pub fn note(&self, shard: ShardId, key: Key) {
+        self.logs[self.topology.place_of(shard)].sampler.offer(key);
+    }
+
     /// How a session reads the keys of a shard.
     pub fn read(&self, session: &Session, shard: ShardId, context: &CallContext) -> Result<Read<CallContext>> {
         let epoch = self.reader(shard).memory().applied().map(|p| p.epoch);
@@ -92,6 +97,7 @@ impl Executor {
         context: &CallContext,
     ) -> Result<Fresh<Option<Bytes>>> {
         let shard = Self::shard(session, id);
+        self.note(shard, Key::Object(id));
         self.reader(shard).object(id, self.read(session, shard, context)?).await
     }
 

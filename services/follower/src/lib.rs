@@ -2,6 +2,7 @@
 //! write's changeset before its caller is answered, and follows the change stream.
 
 mod answers;
+mod audit;
 mod batch;
 pub mod config;
 mod execute;
@@ -12,6 +13,7 @@ mod service;
 mod session;
 mod upstream;
 mod validate;
+mod watch;
 
 pub use config::Config;
 pub use server::run;

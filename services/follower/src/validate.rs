@@ -92,7 +92,8 @@ impl Door<'_> {
         }
     }
 
-    fn ids(&self, field: &str, raw: &[i64], violations: &mut Violations) -> Vec<ObjectId> {
+    /// Ids that a request lists.
+    pub fn ids(&self, field: &str, raw: &[i64], violations: &mut Violations) -> Vec<ObjectId> {
         if raw.is_empty() || raw.len() > MAX_IDS {
             violations.add(field, format!("1 to {MAX_IDS} ids, not {}", raw.len()));
             return Vec::new();

@@ -43,8 +43,9 @@ impl Observer for Resets {
     fn started(&self, _: &internal::Start, resumed: bool) {
         self.0.fetch_add(u64::from(!resumed), Ordering::Relaxed);
     }
-    fn applied(&self, _: internal::SubscribeResponse) {}
-    fn ended(&self) {}
+    fn applied(&self, _: internal::SubscribeResponse) -> tao_model::Result<()> {
+        Ok(())
+    }
 }
 
 /// Small memories, so that keys share buckets.
