@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::graph::TypeId;
+use crate::graph::{AssocRef, TypeId};
 use crate::hash::StableHash;
 
 /// The built-in example: a small social network.
@@ -180,6 +180,22 @@ impl Schema {
         Ok(&self.assocs[number])
     }
 
+    /// The same edge seen from its other end; none when its type has no inverse, or when it is the edge itself.
+    pub fn inverse(&self, edge: AssocRef) -> Option<AssocRef> {
+        let atype = self.assoc(edge.atype)?.inverse?;
+        let inverse = AssocRef { id1: edge.id2, atype, id2: edge.id1 };
+        (inverse != edge).then_some(inverse)
+    }
+
+    /// The side of a pair of inverse edges whose log orders all writes of the pair: that of the smaller type number, and between
+    /// edges of one type that of the smaller id1. Both sides name the same.
+    pub fn canonical(&self, edge: AssocRef) -> AssocRef {
+        match self.inverse(edge) {
+            Some(inverse) if (inverse.atype, inverse.id1) < (edge.atype, edge.id1) => inverse,
+            _ => edge,
+        }
+    }
+
     /// All object types, by number.
     pub fn objects(&self) -> Vec<&ObjectType> {
         let mut all: Vec<_> = self.objects.values().collect();
@@ -248,6 +264,27 @@ mod tests {
             assert_eq!(schema.assoc(inverse).and_then(|i| i.inverse), Some(assoc.number));
         }
         assert_eq!(schema.assoc_named("friend").unwrap().inverse, Some(schema.assoc_named("friend").unwrap().number));
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_name_the_same_canonical_side() {
+        let schema = Schema::social();
+        let edge = |id1, name: &str, id2| {
+            let id = |n| crate::ObjectId::new(n).unwrap();
+            AssocRef { id1: id(id1), atype: schema.assoc_named(name).unwrap().number, id2: id(id2) }
+        };
+        for (one, other) in [
+            (edge(9, "follows", 4), edge(4, "followed_by", 9)),
+            (edge(4, "follows", 9), edge(9, "followed_by", 4)),
+            (edge(4, "friend", 9), edge(9, "friend", 4)),
+        ] {
+            assert_eq!((schema.canonical(one), schema.canonical(other)), (one, one));
+            assert_eq!((schema.inverse(one), schema.inverse(other)), (Some(other), Some(one)));
+        }
+        let itself = edge(4, "friend", 4);
+        assert_eq!((schema.canonical(itself), schema.inverse(itself)), (itself, None));
+        let unknown = AssocRef { atype: TypeId(999), ..itself };
+        assert_eq!((schema.canonical(unknown), schema.inverse(unknown)), (unknown, None));
     }
 
     #[test]

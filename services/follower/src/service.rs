@@ -189,6 +189,17 @@ impl GraphService for Graph {
         respond(session, executed)
     }
 
+    async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let (session, batch, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
+            let batch = self.executor.door(map).write_batch(message, &session, v);
+            Ok((session, batch))
+        })?;
+        let executed = self.executor.write_batch(batch, &session, &context).await;
+        respond(session, executed)
+    }
+
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
         let (metadata, message) = parts(request);
         let (session, (count, shard), context) = self.prepare(&metadata, |map, v| {

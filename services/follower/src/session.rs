@@ -157,7 +157,7 @@ impl Session {
     }
 
     fn merge(&mut self, other: &Token) {
-        self.token.merge(other, |shard| self.map.log_of(shard));
+        self.token.merge(other);
     }
 
     /// Takes over what a session of one of its calls has seen.
@@ -175,6 +175,11 @@ impl Session {
     /// The cluster's shards and ids.
     pub const fn map(&self) -> &ClusterMap {
         &self.map
+    }
+
+    /// Whether two shards live in one log.
+    pub fn is_together(&self, one: ShardId, other: ShardId) -> bool {
+        self.map.log_of(one) == self.map.log_of(other)
     }
 
     /// The position below which its reads of `shard` must not fall, given the epoch that the log is in.

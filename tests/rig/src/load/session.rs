@@ -222,9 +222,8 @@ impl Session {
                 return None;
             }
         };
-        let shape = &self.context.shape;
         match &mut self.token {
-            Some(token) => token.merge(&came, |shard| log_of(shape, shard)),
+            Some(token) => token.merge(&came),
             None => self.token = Some(came.clone()),
         }
         Some(came)
@@ -246,10 +245,6 @@ impl Session {
             }
         }
     }
-}
-
-fn log_of(shape: &Shape, shard: ShardId) -> LogId {
-    LogId(u32::from(shape.log_of.get(shard.0 as usize).copied().unwrap_or(0)))
 }
 
 fn floor(token: Option<&Token>, shard: ShardId, log: usize) -> Lsn {

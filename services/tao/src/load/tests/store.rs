@@ -219,6 +219,7 @@ macro_rules! store {
 
 store! {
     object_add(ObjectAddRequest);
+    write_batch(WriteBatchRequest);
     object_get(ObjectGetRequest);
     object_multi_get(ObjectMultiGetRequest);
     object_update(ObjectUpdateRequest);
@@ -230,4 +231,5 @@ store! {
     assoc_get(AssocGetRequest);
     assoc_range(AssocRangeRequest);
     assoc_time_range(AssocTimeRangeRequest);
+    write_batch(WriteBatchRequest);
 }
