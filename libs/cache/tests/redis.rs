@@ -79,7 +79,7 @@ impl Follower {
 
 async fn stored(redis: &Redis, n: i64) -> anyhow::Result<Vec<u8>> {
     let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
-    let key = format!("tao:1:{}:o:{n}", ClusterId([5; 16]));
+    let key = format!("tao:1:{}:0000000000000000:o:{n}", ClusterId([5; 16]));
     let raw: Option<Vec<u8>> = redis::cmd("GET").arg(key).query_async(&mut connection).await?;
     raw.ok_or_else(|| anyhow::anyhow!("not there"))
 }
@@ -148,7 +148,7 @@ async fn garbage_is_no_value() {
     warm(&redis, &first, 0).await;
     let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (n, garbage) in [(500, b"".as_slice()), (501, b"no value at all, but long enough"), (502, &[1; 17])] {
-        let key = format!("tao:1:{}:o:{n}", ClusterId([5; 16]));
+        let key = format!("tao:1:{}:0000000000000000:o:{n}", ClusterId([5; 16]));
         let _: () = redis::cmd("SET").arg(key).arg(garbage).query_async(&mut connection).await.unwrap();
         assert_eq!(first.get(n).await.value, Some(value(id(n), at(20))));
     }

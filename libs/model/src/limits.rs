@@ -10,6 +10,8 @@ pub const MAX_DATA: usize = 64 * 1024;
 pub const MAX_IDS: usize = 1_000;
 /// Calls in one batch.
 pub const MAX_BATCH: usize = 1_000;
+/// Bytes of objects and edges that an atomic batch may write: as much as one commit takes.
+pub const MAX_BATCH_DATA: usize = 2 * 1024 * 1024;
 /// Edges in one answer, and edges that a cache keeps of a list.
 pub const MAX_LIMIT: usize = 6_000;
 /// Edges in one answer when the request does not say.

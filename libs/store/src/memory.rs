@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tao_model::{AssocRef, Clock, Edge, EdgeKey, EdgeTime, ObjectId, Position, ShardId, ShardSet};
+use tao_model::{AssocRef, Clock, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, ShardId, ShardSet};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
@@ -13,7 +13,8 @@ use crate::backend::{
     Rows, ShardRow, Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::intents::{Delivered, IntentRow};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, StoredIntent};
 
 #[derive(Default, Clone)]
 pub(crate) struct State {
@@ -26,6 +27,9 @@ pub(crate) struct State {
     leases: HashMap<ShardId, u64>,
     shards_version: i64,
     log: VecDeque<LogRow>,
+    /// How many were made, and those that are not deleted.
+    intents: (u64, BTreeMap<Position, IntentRow>),
+    done: HashMap<LogId, Position>,
 }
 
 pub(crate) struct MemoryBackend {
@@ -190,6 +194,23 @@ impl Backend for MemoryBackend {
         Ok(AsOf { position: state.head, value: EdgePage { edges, more } })
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let state = self.state.lock();
+        let found = state.intents.1.values().filter(|row| row.position > after && shards.contains(&row.shard));
+        let intents = found.take(limit).map(|row| StoredIntent {
+            position: row.position,
+            shard: row.shard,
+            payload: row.payload.clone().into(),
+        });
+        Ok(IntentPage { head: Position::new(state.head.epoch, state.intents.0), intents: intents.collect() })
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let rows = &self.state.lock().intents.1;
+        let oldest_ms = rows.first_key_value().map(|(_, row)| row.created_ms);
+        Ok(IntentsWaiting { count: rows.len() as u64, oldest_ms })
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         Ok(self.state.lock().head)
     }
@@ -228,6 +249,8 @@ impl Transaction for MemoryTransaction {
                 .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
                 .collect(),
             shards: wanted.shards.iter().map(|k| (*k, state.leases.get(k).copied().unwrap_or(0))).collect(),
+            intents: state.intents.0,
+            done: wanted.done.iter().filter_map(|k| Some((*k, *state.done.get(k)?))).collect(),
         })
     }
 
@@ -238,6 +261,7 @@ impl Transaction for MemoryTransaction {
         let outcomes = write.outcomes.clone();
         let leases = write.leases.clone();
         let log = write.log.clone();
+        let (intents, done, delivered) = (write.intents.clone(), write.done.clone(), write.delivered.clone());
         self.back.push(Box::new(move |state| {
             for (id, row) in objects {
                 match row {
@@ -255,6 +279,8 @@ impl Transaction for MemoryTransaction {
                 state.head = log.last;
                 state.log.push_back(log);
             }
+            state.done.extend(done);
+            state.keep_intents(intents, &delivered);
         }));
         Ok(())
     }
@@ -269,6 +295,13 @@ impl Transaction for MemoryTransaction {
 }
 
 impl State {
+    fn keep_intents(&mut self, made: Vec<IntentRow>, delivered: &[Delivered]) {
+        let (count, rows) = &mut self.intents;
+        *count += made.len() as u64;
+        rows.extend(made.into_iter().map(|row| (row.position, row)));
+        rows.retain(|at, row| !delivered.iter().any(|d| *at <= d.up_to && d.shards.contains(row.shard)));
+    }
+
     fn put(&mut self, at: AssocRef, row: Option<AssocRow>) {
         let list = self.lists.entry((at.id1, at.atype)).or_default();
         if let Some(old) = self.assocs.remove(&at) {

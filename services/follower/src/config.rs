@@ -16,6 +16,9 @@ const WARM_START_MS: u64 = 5 * 60 * 1_000;
 /// Each has a stream from a leader for every database.
 const MAX_WATCHES: usize = 256;
 
+/// How the URL of a Redis, and of a Redis Cluster, begins.
+const REDIS: [&str; 2] = ["redis://", "redis-cluster://"];
+
 /// Options of a follower, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,7 +35,8 @@ pub struct Options {
     /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_FOLLOWER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
-    /// A Redis that followers share as a second level: redis://HOST:PORT [default: none]
+    /// A Redis that followers share as a second level: redis://HOST:PORT, or redis-cluster://HOST:PORT,HOST:PORT for a Redis Cluster
+    /// [default: none]
     #[arg(long, env = "TAO_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
     /// How far back the change streams of a follower with a Redis begin, in milliseconds: what Redis has had for longer is used
@@ -100,8 +104,8 @@ impl Options {
         if cache_bytes < 1 << 20 {
             problems.push("cache_size: at least 1MiB".to_owned());
         }
-        if self.redis.as_ref().is_some_and(|url| !url.starts_with("redis://")) {
-            problems.push("redis: an URL begins with redis://".to_owned());
+        if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {
+            problems.push("redis: an URL begins with redis:// or redis-cluster://".to_owned());
         }
         let max_watches = self.max_watches.unwrap_or(MAX_WATCHES);
         if max_watches > 1_000_000 {

@@ -7,6 +7,7 @@ mod batch;
 pub mod config;
 mod execute;
 mod log;
+mod place;
 mod ranges;
 mod server;
 mod service;
@@ -14,6 +15,8 @@ mod session;
 mod upstream;
 mod validate;
 mod watch;
+mod write_batch;
+mod writes;
 
 pub use config::Config;
 pub use server::run;

@@ -1,5 +1,6 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
@@ -46,7 +47,10 @@ impl Graph {
             let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
-        let executed = self.executor.run_read(call, &session, &context).await;
+        let mut executed = self.executor.run_read(call, &session, &context).await;
+        if is_off(Rule::ReadTokens) {
+            executed.seen.clear();
+        }
         respond(session, executed)
     }
 
@@ -182,6 +186,17 @@ impl GraphService for Graph {
             Ok((session, Some(message.items)))
         })?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
+        respond(session, executed)
+    }
+
+    async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let (session, batch, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
+            let batch = self.executor.door(map).write_batch(message, &session, v);
+            Ok((session, batch))
+        })?;
+        let executed = self.executor.write_batch(batch, &session, &context).await;
         respond(session, executed)
     }
 

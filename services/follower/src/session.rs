@@ -177,6 +177,11 @@ impl Session {
         &self.map
     }
 
+    /// Whether two shards live in one log.
+    pub fn is_together(&self, one: ShardId, other: ShardId) -> bool {
+        self.map.log_of(one) == self.map.log_of(other)
+    }
+
     /// The position below which its reads of `shard` must not fall, given the epoch that the log is in.
     pub fn floor(&self, shard: ShardId, epoch: Option<u64>) -> Result<Position> {
         if !self.floored {

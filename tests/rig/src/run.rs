@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a run is to do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Run {
     /// How long the load and the faults last.
     pub time: Duration,
@@ -56,7 +56,7 @@ pub struct Outcome {
 impl Run {
     /// Runs all of it. Blocks; starts a runtime of its own for the sessions.
     pub fn run(&self) -> Result<Outcome> {
-        let mut cluster = Cluster::start(self.plan, self.options.seed)?;
+        let mut cluster = Cluster::start(&self.plan, self.options.seed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let context = {
             let _entered = runtime.enter();

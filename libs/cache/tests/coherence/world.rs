@@ -11,7 +11,7 @@ use tao_cache::{Entry, Fresh, Mode};
 use tao_model::{Change, Error, Key, ObjectId, Position};
 use tao_proto::internal::{ListState, ObjectState, reply::Result as ReplyBody};
 
-use crate::tiers::{Cache, Reading, caches};
+use crate::tiers::{Auditing, Cache, Reading, caches};
 use crate::truth::{LOGS, Log, keys};
 use crate::wire::{Node, Wire};
 
@@ -62,6 +62,8 @@ pub struct World {
     writes: Vec<Written>,
     work: Vec<Work>,
     reads: Vec<Pending>,
+    /// With the follower whose cache is audited.
+    audits: Vec<(usize, Auditing)>,
     /// Up to where each follower has acknowledged writes.
     acknowledged: Vec<HashMap<Key, Position>>,
     /// The newest of these writes: what most is at stake.
@@ -71,6 +73,8 @@ pub struct World {
     token: HashMap<ObjectId, Position>,
     /// How many reads were answered.
     pub answered: u64,
+    /// How many audits found that all is well.
+    pub consistent: u64,
 }
 
 impl World {
@@ -84,11 +88,13 @@ impl World {
             writes: Vec::new(),
             work: Vec::new(),
             reads: Vec::new(),
+            audits: Vec::new(),
             acknowledged: vec![HashMap::new(); FOLLOWERS],
             newest: vec![None; FOLLOWERS],
             seen: HashMap::new(),
             token: HashMap::new(),
             answered: 0,
+            consistent: 0,
         };
         for log in 0..LOGS {
             (0..LEADERS).for_each(|l| world.connect_leader(l, log, 0));
@@ -109,6 +115,7 @@ impl World {
             25 => self.lose(a, c),
             26..=27 => self.evict(follower, leader, log, &key, a, c),
             28..=29 => self.disturb(follower, leader, log, b, c),
+            30 => self.audit(follower, log, key),
             _ => self.tell_redis(),
         }
         self.progress()
@@ -283,6 +290,13 @@ impl World {
         self.reads.push(Pending { follower: f, log, key, mode, least, reading });
     }
 
+    fn audit(&mut self, f: usize, log: usize, key: Key) {
+        if self.audits.len() >= READS {
+            drop(self.audits.remove(0));
+        }
+        self.audits.push((f, self.followers[f][log].audit(key)));
+    }
+
     /// A question arrives: at a leader, which reads through its own caches, or at the store.
     fn answer_ask(&mut self, a: u8, l: usize, c: u8) {
         let mut wire = self.wire.lock();
@@ -382,6 +396,7 @@ impl World {
     /// Another process takes a follower's place, and knows of nothing.
     fn new_follower(&mut self, f: usize) {
         self.reads.retain(|read| read.follower != f);
+        self.audits.retain(|(follower, _)| *follower != f);
         self.forget(Node::Follower(f));
         self.writes.retain(|written| written.to != Node::Follower(f) && written.then != f);
         self.acknowledged[f].clear();
@@ -442,6 +457,13 @@ impl World {
                 if let Some(found) = (&mut self.reads[n].reading).now_or_never() {
                     let read = self.reads.remove(n);
                     self.check(&read, found)?;
+                    moved = true;
+                }
+            }
+            for n in (0..self.audits.len()).rev() {
+                if let Some(found) = (&mut self.audits[n].1).now_or_never() {
+                    drop(self.audits.remove(n));
+                    self.audited(found)?;
                     moved = true;
                 }
             }

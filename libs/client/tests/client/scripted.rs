@@ -164,6 +164,7 @@ macro_rules! scripted {
 
 scripted! {
     object_add(ObjectAddRequest);
+    write_batch(WriteBatchRequest);
     object_get(ObjectGetRequest);
     object_multi_get(ObjectMultiGetRequest);
     object_update(ObjectUpdateRequest);

@@ -92,7 +92,7 @@ impl Session {
     }
 
     async fn step(&mut self) {
-        if self.rng.random_bool(0.35) { self.any_write().await } else { self.any_read().await }
+        if self.rng.random_bool(self.context.options.writes) { self.any_write().await } else { self.any_read().await }
     }
 
     /// A follower, any but those that have just let a deadline pass.

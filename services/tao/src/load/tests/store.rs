@@ -230,4 +230,5 @@ store! {
     assoc_get(AssocGetRequest);
     assoc_range(AssocRangeRequest);
     assoc_time_range(AssocTimeRangeRequest);
+    write_batch(WriteBatchRequest);
 }
