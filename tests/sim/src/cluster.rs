@@ -16,6 +16,7 @@ use tao_topology::Topology;
 use turmoil::Sim;
 
 use crate::clock::HostClock;
+use crate::database::DatabaseLink;
 use crate::network::{Lines, SimConnect, SimListener};
 use crate::plan::{FOLLOWER_PORT, LEADER_PORT, LOGS, Plan, SHARD_PORT};
 
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub lines: Lines,
     /// The databases, by log.
     pub databases: [MemoryDatabase; LOGS],
+    /// Each storage shard's way to its database.
+    pub database_links: BTreeMap<String, DatabaseLink>,
     /// The clocks of hosts that have one of their own.
     pub clocks: BTreeMap<String, HostClock>,
     /// How often each follower was started.
@@ -55,7 +58,9 @@ impl Cluster {
         let databases = std::array::from_fn(|_| MemoryDatabase::default());
         let topology = Arc::new(Topology::parse(&plan.topology())?);
         let clocks = plan.shards.iter().flatten().map(|name| (name.clone(), HostClock::default())).collect();
+        let link = |(n, name): (usize, &String)| (name.clone(), DatabaseLink::new(&plan, n as u64));
         Ok(Self {
+            database_links: plan.shards.iter().flatten().enumerate().map(link).collect(),
             schema: Arc::new(Schema::social()),
             lines: Lines::default(),
             databases,
@@ -99,7 +104,7 @@ impl Cluster {
         let config = tao_shard::Config {
             listen: listen(SHARD_PORT),
             store: "memory:".to_owned(),
-            memory: Some(self.databases[log].clone()),
+            memory: Some(self.databases[log].behind(Arc::new(self.database_links[name].clone()))),
             store_connections: 8,
             layout: self.plan.info(log).layout,
             topology: self.topology.clone(),

@@ -30,6 +30,8 @@ pub enum Fault {
     Crash(String),
     /// A host's program is asked to stop, and is started again.
     Stop(String),
+    /// A storage shard can't reach its database.
+    Database(String),
     /// A storage shard's clock is set wrong by so many milliseconds, and stays so.
     Clock(String, i64),
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Fault {
             Self::Cut(a, b) => write!(f, "cut {a} | {b}"),
             Self::Crash(host) => write!(f, "crash {host}"),
             Self::Stop(host) => write!(f, "stop {host}"),
+            Self::Database(host) => write!(f, "no database for {host}"),
             Self::Clock(host, ms) => write!(f, "clock of {host} {ms:+} ms"),
         }
     }
@@ -61,6 +64,7 @@ impl Fault {
                 }
             }
             Self::Crash(host) | Self::Stop(host) => (host, ""),
+            Self::Database(host) => (host, "database"),
             Self::Clock(host, _) => (host, "clock"),
         }
     }
@@ -138,6 +142,11 @@ impl Faults {
         self.any(tier).clone()
     }
 
+    fn storage_shard(&mut self) -> String {
+        let shards: Vec<_> = self.cluster.plan.shards.iter().flatten().cloned().collect();
+        self.any(&shards).clone()
+    }
+
     fn choose(&mut self) -> Fault {
         let (a, b) = self.link();
         match self.random.random_range(0..20) {
@@ -149,10 +158,10 @@ impl Faults {
             11..15 => Fault::Cut(a, b),
             15..17 => Fault::Crash(self.host()),
             17 => Fault::Stop(self.host()),
+            18 => Fault::Database(self.storage_shard()),
             _ => {
-                let shards: Vec<_> = self.cluster.plan.shards.iter().flatten().cloned().collect();
                 let error = self.random.random_range(-MAX_CLOCK_ERROR_MS..=MAX_CLOCK_ERROR_MS);
-                Fault::Clock(self.any(&shards).clone(), error)
+                Fault::Clock(self.storage_shard(), error)
             }
         }
     }
@@ -161,11 +170,11 @@ impl Faults {
         let time = match &fault {
             Fault::Cut(..) | Fault::Clock(..) => Duration::ZERO,
             Fault::Partition(..) | Fault::OneWay(..) | Fault::Hold(..) | Fault::Slow(..) => self.time(50, 4_000),
-            Fault::Crash(_) => self.time(10, 2_000),
+            Fault::Crash(_) | Fault::Database(_) => self.time(10, 2_000),
             // Long enough for what is under way to end.
             Fault::Stop(_) => self.time(500, 3_000),
         };
-        tracing::info!(%fault, ?time, "fault");
+        tracing::info!(at = ?sim.elapsed(), %fault, ?time, "fault");
         self.count += 1;
         match &fault {
             Fault::Partition(a, b) => sim.partition(a.as_str(), b.as_str()),
@@ -177,6 +186,7 @@ impl Faults {
             }
             Fault::Crash(host) => sim.crash(host.as_str()),
             Fault::Stop(host) => self.cluster.stop(host),
+            Fault::Database(host) => self.cluster.database_links[host].set_down(true),
             Fault::Clock(host, error_ms) => {
                 if let Some(clock) = self.cluster.clocks.get(host) {
                     clock.step(*error_ms);
@@ -189,7 +199,7 @@ impl Faults {
     }
 
     fn end(&self, sim: &mut Sim<'_>, fault: &Fault) {
-        tracing::info!(%fault, "fault over");
+        tracing::info!(at = ?sim.elapsed(), %fault, "fault over");
         match fault {
             Fault::Partition(a, b) => sim.repair(a.as_str(), b.as_str()),
             Fault::OneWay(a, b) => sim.repair_oneway(a.as_str(), b.as_str()),
@@ -200,6 +210,7 @@ impl Faults {
                 sim.set_link_max_message_latency(a.as_str(), b.as_str(), most);
             }
             Fault::Crash(host) | Fault::Stop(host) => sim.bounce(host.as_str()),
+            Fault::Database(host) => self.cluster.database_links[host].set_down(false),
             Fault::Cut(..) | Fault::Clock(..) => {}
         }
     }
@@ -217,7 +228,7 @@ pub fn network(plan: &Plan) -> turmoil::Builder {
     builder
         .rng_seed(plan.seed)
         .simulation_duration(Duration::from_secs(3_600))
-        .tick_duration(Duration::from_millis(1))
+        .tick_duration(Duration::from_millis(2))
         .min_message_latency(plan.latency.0)
         .max_message_latency(plan.latency.1)
         .tcp_capacity(4_096)

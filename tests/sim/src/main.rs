@@ -14,6 +14,7 @@
 mod calls;
 mod clock;
 mod cluster;
+mod database;
 mod faults;
 mod network;
 mod plan;

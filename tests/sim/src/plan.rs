@@ -40,6 +40,8 @@ pub struct Plan {
     pub stream: usize,
     /// How long a message takes between two hosts.
     pub latency: (Duration, Duration),
+    /// How often a statement to a database breaks its connection.
+    pub database_breaks: f64,
     /// On average, between the beginnings of two faults.
     pub calm: Duration,
 }
@@ -55,7 +57,7 @@ impl Plan {
         let mut random = randomness(seed, 1);
         let names = |what: &str, n: usize| (0..n).map(|n| format!("{what}-{n}")).collect::<Vec<_>>();
         let shards = std::array::from_fn(|log| names(&format!("shard-{log}"), random.random_range(1..=2)));
-        let least = random.random_range(1..=3);
+        let least = random.random_range(2..=4);
         Self {
             seed,
             time,
@@ -68,6 +70,7 @@ impl Plan {
             leader_cache: pick(&mut random, &[1 << 20, 8 << 20]),
             stream: pick(&mut random, &[2 << 10, 16 << 10, 1 << 20]),
             latency: (Duration::from_millis(least), Duration::from_millis(least + pick(&mut random, &[1, 5, 20]))),
+            database_breaks: pick(&mut random, &[0.0, 0.001, 0.01]),
             calm: Duration::from_millis(pick(&mut random, &[300, 700, 2_000])),
         }
     }
