@@ -129,3 +129,67 @@ async fn a_value_that_is_not_the_databases_is_found_and_nothing_else_is() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
     }
 }
+
+/// A follower that goes on with what it had when its stream begins anew is found; the same follower with all rules in force has
+/// nothing to be found. Runs with `cargo test -p tao --test e2e --features mutations audit::`.
+#[cfg(feature = "mutations")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_breaks_a_rule_is_found() {
+    let postgres = Postgres::start().unwrap();
+    let url = postgres.create_database("tao").unwrap();
+    let port = || format!("127.0.0.1:{}", tao_harness::free_port().unwrap());
+    let (shard_address, leader_address) = (port(), port());
+    let run = |args: &[&str], mutation: &str| {
+        let args = [args, &["--admin-listen", "127.0.0.1:0"]].concat();
+        Process::spawn(TAO, &args, &[("TAO_MUTATION", mutation)]).unwrap()
+    };
+    let mut shard = run(&["shard", "--listen", &shard_address, "--store", &url], "");
+    let mut leader = run(&["leader", "--listen", &leader_address, "--shard", &shard_address], "");
+    let (_other_leader, other_leader) = crate::cluster::tier(&["leader", "--shard", &shard_address]);
+    let (_writer, writer) = crate::cluster::tier(&["follower", "--leader", &other_leader]);
+    let mut followers = Vec::new();
+    for mutation in ["", "reset-drops-entries"] {
+        let address = port();
+        let mut follower = run(&["follower", "--listen", &address, "--leader", &leader_address], mutation);
+        follower.wait_line("listening for gRPC", WITHIN).unwrap();
+        let line = follower.wait_line("listening for probes and metrics", WITHIN).unwrap();
+        let admin = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+        ready(&address).await;
+        followers.push((follower, connect(&address).await, format!("http://{admin}")));
+    }
+    ready(&writer).await;
+    let mut writer = connect(&writer).await;
+    let id = add_user(&mut writer).await;
+    for (_, graph, admin) in &mut followers {
+        graph.object_get(ObjectGetRequest { id, options: None }).await.unwrap();
+        assert!(audit(admin, &[]).status.success());
+    }
+    // What the followers miss is not kept: their streams must begin anew.
+    leader.kill9().unwrap();
+    let set = [("n".to_owned(), Value { kind: Some(value::Kind::Int64Value(1)) })].into();
+    writer.object_update(ObjectUpdateRequest { id, set, ..Default::default() }).await.unwrap();
+    shard.kill9().unwrap();
+    postgres.execute("tao", "DELETE FROM change_log").unwrap();
+    shard.start_again().unwrap();
+    leader.start_again().unwrap();
+    let mut found = Vec::new();
+    for (_, graph, admin) in &mut followers {
+        tao_harness::eventually_async(WITHIN, async || {
+            let token = {
+                let mut writer = writer.clone();
+                let add = ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() };
+                writer.object_add(add).await?.into_inner().session_token
+            };
+            // Its stream goes on.
+            let options = Some(ReadOptions { session_token: token, ..Default::default() });
+            graph.clone().object_get(ObjectGetRequest { id, options }).await?;
+            anyhow::ensure!(metric(admin, "tao_cache_resets_total") >= 2.0, "not yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let output = audit(admin, &["--output", "json"]);
+        found.push((output.status.code(), report(&output)["inconsistent"].as_u64()));
+    }
+    assert_eq!(found, [(Some(0), Some(0)), (Some(1), Some(1))]);
+}

@@ -145,14 +145,14 @@ async fn what_can_not_be_watched_is_refused() {
     let user = add_user(&mut graph, 1).await;
     assert_eq!(watch.take(1).await, [Kind::ObjectPut(user)]);
     let log = tao_model::LogId(0);
-    let now = tao_model::Token::parse(&watch.token).unwrap().resume_point(log, |_| log).unwrap();
+    let now = tao_model::Token::parse(&watch.token).unwrap().resume_point(log).unwrap();
     for (position, want) in [
         (tao_model::Position::new(now.epoch, now.lsn + 1_000), "TOKEN_FROM_FUTURE"),
         (tao_model::Position::new(now.epoch + 1, 1), "TOKEN_FROM_FUTURE"),
         (tao_model::Position::new(now.epoch - 1, 1), "HISTORY_UNDONE"),
     ] {
         let mut token = tao_model::Token::new(of_this.cluster());
-        token.see_log(log, position, |_| log);
+        token.see_log(log, position);
         let refused = Raw::resume(&mut graph, &token.encode()).await.err().unwrap();
         assert_eq!(reason(&refused), (Code::FailedPrecondition, want.to_owned(), false), "{position}");
     }
@@ -321,11 +321,99 @@ async fn a_watcher_does_not_notice_when_a_leader_is_killed() {
             pairs.restart_leader(killed).await;
         }
     }
-    let want: Vec<i64> = (1..=301).collect();
-    for (_, seen) in watches {
+    // Both at once: what follows is read from the database's log.
+    let writes = writer.clone();
+    let writing = tokio::spawn(async move { update(&writes, id, 100).await });
+    let (watch, seen) = &mut watches[0];
+    seen.extend(versions(watch.take(20).await));
+    for leader in &mut pairs.leaders {
+        leader.kill9().unwrap();
+    }
+    for n in 0..2 {
+        pairs.restart_leader(n).await;
+    }
+    writing.await.unwrap();
+    let want: Vec<i64> = (1..=401).collect();
+    for (watch, mut seen) in watches {
+        let mut watch = watch;
+        while seen.last() != Some(&401) {
+            seen.extend(versions(watch.next().await.unwrap()));
+        }
         assert_eq!(seen, want);
     }
+    // A watch may begin with what was.
+    let back = WatchRequest { since_ms: 600_000, ..Default::default() };
+    let mut back = Raw::begin(&mut graph, back).await.unwrap();
+    assert_eq!(versions(back.take(401).await), want);
     drop(pairs.shard);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_several_databases_come_once_each_and_resume_together() {
+    let data = TempDir::new().unwrap();
+    let port = || format!("127.0.0.1:{}", tao_harness::free_port().unwrap());
+    let (shards, leader, followers) = ([port(), port()], port(), [port(), port()]);
+    let topology = data.join("topology.toml");
+    let text = format!(
+        "version = 1\ncluster = \"6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11\"\nleaders = [{leader:?}]\n\
+         [[logs]]\nid = 0\nshards = [\"0-511\"]\nservers = [{:?}]\n\
+         [[logs]]\nid = 3\nshards = [\"512-1023\"]\nservers = [{:?}]\n",
+        shards[0], shards[1]
+    );
+    std::fs::write(&topology, text).unwrap();
+    let topology = topology.to_string_lossy().into_owned();
+    let run = |args: &[&str]| {
+        let args = [args, &["--topology", &topology, "--admin-listen", "127.0.0.1:0"]].concat();
+        Process::spawn(TAO, &args, &[]).unwrap()
+    };
+    let store = |n: &str| format!("sqlite:{}", data.join(n).display());
+    let _shards = [
+        run(&["shard", "--listen", &shards[0], "--store", &store("0.db"), "--log-id", "0"]),
+        run(&["shard", "--listen", &shards[1], "--store", &store("3.db"), "--log-id", "3"]),
+    ];
+    let _leader = run(&["leader", "--listen", &leader]);
+    let mut servers = followers.each_ref().map(|address| run(&["follower", "--listen", address]));
+    for (server, address) in servers.iter_mut().zip(&followers) {
+        server.wait_line("listening for gRPC", WITHIN).unwrap();
+        ready(address).await;
+    }
+    let (mut a, mut b) = (connect(&followers[0]).await, connect(&followers[1]).await);
+    let mut all = Raw::begin(&mut a, WatchRequest::default()).await.unwrap();
+    let half = WatchRequest { shards: (512..1024).collect(), ..Default::default() };
+    let mut half = Raw::begin(&mut b, half).await.unwrap();
+    let mut added = Vec::new();
+    for n in 0..40 {
+        added.push(add_user(&mut b, n).await);
+    }
+    let mut seen = all.take(30).await;
+    servers[0].kill9().unwrap();
+    while let Ok(more) = all.next().await {
+        seen.extend(more);
+    }
+    for n in 40..60 {
+        added.push(add_user(&mut b, n).await);
+    }
+    let mut all = Raw::resume(&mut b, &all.token).await.unwrap();
+    seen.extend(all.take(60 - seen.len()).await);
+    let log = |object: &Object| (object.id >> 12) % 1024 / 512;
+    let by_log = |which: i64, objects: &[Object]| -> Vec<Object> {
+        objects.iter().filter(|object| log(object) == which).cloned().collect()
+    };
+    let seen: Vec<Object> = seen
+        .into_iter()
+        .map(|kind| match kind {
+            Kind::ObjectPut(object) => object,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for which in 0..2 {
+        let of_log = by_log(which, &added);
+        assert!(of_log.len() > 10, "both databases have objects");
+        assert_eq!(by_log(which, &seen), of_log);
+    }
+    let of_half = by_log(1, &added);
+    let shown: Vec<_> = half.take(of_half.len()).await;
+    assert_eq!(shown, of_half.into_iter().map(Kind::ObjectPut).collect::<Vec<_>>());
 }
 
 /// Bytes of a process's memory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tao_model::{LogId, Token};
+use tao_model::Token;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -146,10 +146,8 @@ fn merged(older: &str, newer: &str) -> String {
     if newer.is_empty() || older == newer {
         return older.to_owned();
     }
-    // Which log a shard lives in matters only where a token is so large that its shards are folded into their logs.
-    let log_of = |_| LogId(0);
     let both = Token::parse(newer).and_then(|mut both| {
-        both.merge(&Token::decode(older, both.cluster())?, log_of);
+        both.merge(&Token::decode(older, both.cluster())?);
         Ok(both.encode())
     });
     both.unwrap_or_else(|_| newer.to_owned())
@@ -158,7 +156,7 @@ fn merged(older: &str, newer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{ClusterId, Position, ShardId};
+    use tao_model::{ClusterId, LogId, Position, ShardId};
 
     fn token(cluster: u8, shard: u32, lsn: u64) -> String {
         let mut token = Token::new(ClusterId([cluster; 16]));

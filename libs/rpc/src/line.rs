@@ -213,7 +213,7 @@ impl Line {
         (state.stream, state.open, state.abandoned) = (u64::MAX, false, u64::MAX);
         state.queue.clear();
         state.queued_bytes = 0;
-        let lost: Vec<_> = state.waiting.drain().map(|(_, waiting)| waiting).collect();
+        let lost: Vec<_> = state.waiting.drain().collect();
         let wakers = std::mem::take(&mut state.wakers);
         self.closed.send_replace(Some(why.to_owned()));
         drop(state);
@@ -221,8 +221,10 @@ impl Line {
         self.fail(lost, why);
     }
 
-    fn fail(&self, lost: Vec<Waiting>, why: &str) {
-        for waiting in lost {
+    fn fail(&self, mut lost: Vec<(u64, Waiting)>, why: &str) {
+        // In the order in which they were called, so that a simulation can be repeated.
+        lost.sort_unstable_by_key(|(seq, _)| *seq);
+        for (_, waiting) in lost {
             let not_applied = waiting.sent_by == 0 || !waiting.is_write;
             // Whoever gave up meanwhile needs no answer.
             let _ = waiting.answer.send(Err(self.unreachable(why, not_applied)));
@@ -244,7 +246,6 @@ impl Line {
 
     /// A stream has ended: what was sent by it has no answer to come.
     pub(crate) fn ended(&self, stream: u64, why: &str) {
-        let mut lost = Vec::new();
         let mut state = self.state.lock();
         let is_last = state.stream == stream;
         if is_last {
@@ -258,9 +259,7 @@ impl Line {
         }
         state.cancels.retain(|(by, _)| *by != stream);
         let gone = |w: &Waiting| w.sent_by == stream || (is_last && w.sent_by == 0);
-        for (_, waiting) in state.waiting.extract_if(|_, w| gone(w)) {
-            lost.push(waiting);
-        }
+        let lost = state.waiting.extract_if(|_, w| gone(w)).collect();
         drop(state);
         self.fail(lost, why);
     }

@@ -27,5 +27,6 @@ mod store;
 mod undo;
 mod working;
 
+pub use memory::{Dump, Interference, MemoryDatabase, Snapshot};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};

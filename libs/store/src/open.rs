@@ -8,14 +8,14 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, query};
-use tao_model::{Clock, ClusterId, ClusterInfo, IdLayout, LogId, Position, Schema, ShardSet, SystemClock};
+use tao_model::{Clock, ClusterId, ClusterInfo, IdLayout, LogId, Schema, ShardSet, SystemClock};
 use tao_stream::Ring;
 
 use crate::backend::Backend;
 use crate::batch::Lasting;
 use crate::epoch::{Mark, NewEpoch, Seen};
 use crate::feed::Feed;
-use crate::memory::MemoryBackend;
+use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::postgres::{Connector, PostgresBackend};
 use crate::rows::{self, Columns};
 use crate::shards::Shards;
@@ -37,13 +37,15 @@ const SQLITE_CLUSTER: &str = "SELECT id, log, time_bits, shard_bits, sequence_bi
 pub struct OpenOptions {
     /// `sqlite:FILE`, `postgres://USER@HOST/DATABASE` or `memory:`.
     pub url: String,
+    /// What `memory:` is; `None`: a database of its own.
+    pub memory: Option<MemoryDatabase>,
     /// The types.
     pub schema: Arc<Schema>,
     /// The cluster's ids; a database that has another layout is refused.
     pub layout: IdLayout,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
-    /// Connections to PostgreSQL, or readers of SQLite; at least 4.
+    /// Connections to PostgreSQL, or readers of SQLite; at least 5.
     pub max_connections: u32,
     /// The cluster that the database belongs to: a new one is made a part of it, and another's is refused. `None`: whatever the
     /// database says, and a new one gets a cluster of its own.
@@ -67,6 +69,7 @@ impl OpenOptions {
     pub fn new(url: impl Into<String>, schema: Arc<Schema>, layout: IdLayout) -> Self {
         Self {
             url: url.into(),
+            memory: None,
             schema,
             layout,
             clock: Arc::new(SystemClock),
@@ -152,8 +155,8 @@ pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     let (backend, info): Opened = if options.url.starts_with("memory:") {
         let cluster = options.cluster.unwrap_or_else(random_cluster);
         let info = ClusterInfo { cluster, log: options.log, layout: options.layout };
-        let start = Position::new(options.clock.now_ms() / 1000, 0);
-        (Arc::new(MemoryBackend::new(start, options.shards.clone(), options.clock.clone())), info)
+        let (database, epoch) = (options.memory.clone().unwrap_or_default(), options.clock.now_ms() / 1000);
+        (Arc::new(MemoryBackend::new(database, epoch, options.shards.clone(), options.clock.clone())), info)
     } else if options.url.starts_with("sqlite:") {
         open_sqlite_patiently(&options).await?
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {

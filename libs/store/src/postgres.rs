@@ -29,14 +29,14 @@ pub(crate) struct PostgresBackend {
     /// One, so that writes never wait behind reads.
     writer: Connections,
     readers: Connections,
-    /// For what must not wait behind either: following the log, and keeping house.
+    /// For what must not wait behind either: following the log, looking back at it, and keeping house.
     aside: Connections,
 }
 
 impl PostgresBackend {
     pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
         let some = |at_most| Connections::new(connector.clone(), at_most);
-        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(3)), some(2));
+        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(4)), some(3));
         Self { connector, writer, readers, aside }
     }
 }
@@ -198,7 +198,8 @@ impl Backend for PostgresBackend {
 
 async fn begin(mut lease: Lease, patience: Duration) -> Result<Begun, Fault> {
     let row = within(patience, async {
-        query("BEGIN").execute(&mut lease.connection).await?;
+        // Not the server's default, which may be one that sees nothing of what was committed while the row was waited for.
+        query("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut lease.connection).await?;
         let sql = "UPDATE log_head SET lsn = lsn RETURNING epoch, lsn, shards_version";
         query(sql).fetch_one(&mut lease.connection).await
     });

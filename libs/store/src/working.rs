@@ -14,7 +14,7 @@ use tao_model::{
     WriteOutcome,
 };
 use tao_stream::{History, Piece, Ring};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::{Backend, Fault, ObjectRow};
@@ -50,6 +50,8 @@ pub(crate) struct Working {
     lane: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
     served: Served,
+    /// One at a time looks back at the log, so that however many catch up, following it goes on.
+    history: Semaphore,
     /// Following the log, and keeping house.
     tasks: Vec<JoinHandle<()>>,
     asks: mpsc::Sender<ObjectsAsk>,
@@ -105,6 +107,7 @@ impl Working {
             lane: Mutex::new(Some(lane)),
             clock,
             served,
+            history: Semaphore::new(1),
             tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
             asks,
             intents_made,
@@ -264,7 +267,9 @@ impl Store for Working {
     }
 
     async fn log_after(&self, after: Position, max_bytes: usize) -> Result<Vec<Piece>> {
+        let turn = self.history.acquire().await;
         let found = self.backend.log_after(after, max_bytes).await.map_err(error)?;
+        drop(turn);
         if after > found.head {
             return Err(Error::TokenFromFuture { seen: after, head: found.head });
         }
@@ -276,6 +281,7 @@ impl Store for Working {
     }
 
     async fn log_position_back(&self, back: Duration, max_changes: u64) -> Result<Position> {
+        let _turn = self.history.acquire().await;
         let back = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
         self.backend.log_since(self.clock.now_ms().saturating_sub(back), max_changes).await.map_err(error)
     }

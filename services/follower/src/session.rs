@@ -157,7 +157,7 @@ impl Session {
     }
 
     fn merge(&mut self, other: &Token) {
-        self.token.merge(other, |shard| self.map.log_of(shard));
+        self.token.merge(other);
     }
 
     /// Takes over what a session of one of its calls has seen.

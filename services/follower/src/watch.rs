@@ -121,7 +121,7 @@ async fn begin(
     let open = async {
         let of_log = |n: usize| {
             let log = map.topology().logs()[n].id;
-            let begin = match token.resume_point(log, |shard| map.log_of(shard)) {
+            let begin = match token.resume_point(log) {
                 _ if request.since_ms > 0 => Begin::Back(Duration::from_millis(request.since_ms.unsigned_abs())),
                 Some(position) => Begin::After(position),
                 None => Begin::Now,
@@ -141,7 +141,7 @@ async fn begin(
     let opened = timeout_at(within, open).await;
     let feeds = opened.unwrap_or_else(|_| Err(Error::unavailable("no change stream from a leader")))?;
     for (feed, position) in &feeds {
-        token.see_log(feed.log(), *position, |shard| map.log_of(shard));
+        token.see_log(feed.log(), *position);
     }
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,7 +149,6 @@ async fn begin(
         changes: select_all(feeds.into_iter().map(|(feed, _)| stream(feed))),
         filter,
         token,
-        map: map.clone(),
         schema: executor.schema.clone(),
         beat,
         has_begun: false,
@@ -203,7 +202,6 @@ struct Watching {
     filter: Filter,
     /// Covers all that was sent.
     token: Token,
-    map: ClusterMap,
     schema: Arc<Schema>,
     beat: Interval,
     /// Whether the first answer, which says where the stream begins, has been sent.
@@ -253,8 +251,7 @@ impl Watching {
             }
         }
         self.sent.increment(wanted);
-        let map = &self.map;
-        self.token.see_log(log, position, |shard| map.log_of(shard));
+        self.token.see_log(log, position);
         Ok((wanted > 0).then(|| answers::with_token(answer, &self.token.encode())))
     }
 }

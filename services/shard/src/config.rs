@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tao_model::{IdLayout, LogId};
 use tao_rpc::LinkOptions;
 use tao_runtime::ByteSize;
+use tao_store::MemoryDatabase;
 use tao_topology::Topology;
 
 /// Options of a storage shard, each of them optional.
@@ -53,6 +54,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The database.
     pub store: String,
+    /// What `memory:` is: a simulation's database, which outlives its storage shards.
+    pub memory: Option<MemoryDatabase>,
     /// Connections to it.
     pub store_connections: u32,
     /// The cluster's ids.
@@ -126,6 +129,7 @@ impl Options {
             (Ok(layout), Some(topology)) if problems.is_empty() => Ok(Config {
                 listen,
                 store,
+                memory: None,
                 store_connections,
                 layout,
                 topology: Arc::new(topology),

@@ -46,6 +46,7 @@ pub async fn run<L: Listener>(
     let gate = readiness.gate("store");
     gate.not_ready("opening the store");
     let mut options = OpenOptions::new(config.store, schema, config.layout);
+    options.memory = config.memory;
     options.clock = clock.clone();
     options.max_connections = config.store_connections;
     options.cluster = config.topology.cluster();

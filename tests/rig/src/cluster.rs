@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tao_harness::{Postgres, Process, Proxy, Redis, TempDir, eventually, free_port};
+use tao_harness::{Network, Postgres, Process, Proxy, Redis, TempDir, eventually, free_port};
 use tao_model::{IdLayout, Schema};
 
 use crate::check::Shape;
@@ -21,6 +21,8 @@ pub const READY_WITHIN: Duration = Duration::from_secs(60);
 pub const DATABASE: &str = "tao";
 /// Small, so that values are evicted all the time.
 const REDIS_MEMORY: u32 = 4;
+/// How late answers between tiers may be when nothing is wrong.
+const UNEVEN: Duration = Duration::from_millis(40);
 /// Of clusters that have a topology.
 const CLUSTER: &str = "6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11";
 
@@ -89,8 +91,20 @@ pub struct Link {
     pub from: Tier,
     /// To whom.
     pub to: Tier,
+    /// Where that is.
+    pub target: SocketAddr,
     /// What lies between them.
     pub proxy: Proxy,
+}
+
+impl Link {
+    /// As the network is when nothing is wrong. Between the program's tiers it is uneven, so that answers and change streams, which
+    /// have connections of their own, overtake each other.
+    pub fn heal(&self) {
+        let tiers = [Tier::Follower, Tier::Leader, Tier::Shard];
+        let uneven = tiers.contains(&self.from) && tiers.contains(&self.to);
+        self.proxy.set(if uneven { Network::Uneven(UNEVEN) } else { Network::Pass });
+    }
 }
 
 /// Which life of which follower is on: see [`Process`](crate::check::Process).
@@ -172,7 +186,9 @@ impl Builder {
     fn link(&mut self, from: Tier, to: Tier, target: SocketAddr) -> Result<SocketAddr> {
         let proxy = Proxy::start(target, self.seed.wrapping_add(self.links.len() as u64))?;
         let address = proxy.address();
-        self.links.push(Link { from, to, proxy });
+        let link = Link { from, to, target, proxy };
+        link.heal();
+        self.links.push(link);
         Ok(address)
     }
 
@@ -315,6 +331,17 @@ impl Cluster {
             self.lives.0[follower].store(self.ended[follower] + 1, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// Makes every network that leads to a node like this, or heals it.
+    pub fn isolate(&self, node: usize, network: Option<Network>) {
+        let address = self.nodes[node].address;
+        for link in self.links.iter().filter(|link| link.target == address) {
+            match network {
+                Some(network) => link.proxy.set(network),
+                None => link.heal(),
+            }
+        }
     }
 
     fn follower_number(&self, node: usize) -> Option<usize> {

@@ -102,10 +102,12 @@ impl Run {
             if Instant::now() >= end {
                 return Ok(made);
             }
-            let fault = order.next(cluster, &mut rng);
-            let lasts = fault.duration(&mut rng);
-            let (name, start) = (fault.name(cluster), context.now());
-            inject(cluster, fault, lasts).with_context(|| format!("while making the fault: {name}"))?;
+            let faults = order.next(cluster, &mut rng);
+            let lasts = faults.iter().map(|f| f.duration(&mut rng)).max().unwrap_or_default();
+            let (names, start) =
+                (faults.iter().map(|f| f.name(cluster)).collect::<Vec<_>>().join(" and "), context.now());
+            inject(cluster, &faults, lasts).with_context(|| format!("while making the fault: {names}"))?;
+            let name = if faults.len() > 1 { "two at once".to_owned() } else { names };
             made.push(Injection { name, start, end: context.now() });
         }
     }

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::channel::mpsc;
 use parking_lot::Mutex;
 use tao_cache::stream::{Observer, follow};
-use tao_cache::{CacheOptions, CachedReader, Entry, Fresh, MemoryCache, Mode, Read};
+use tao_cache::{Audit, CacheOptions, CachedReader, Entry, Fresh, MemoryCache, Mode, Read};
 use tao_model::{Error, Key, Position, Result, SystemClock};
 use tao_proto::internal::{self, subscribe_response::Event};
 
@@ -145,6 +145,12 @@ impl Cache {
         }
     }
 
+    /// Compares what is cached with what is stored.
+    pub fn audit(&self, key: Key) -> Auditing {
+        let reader = self.reader.clone();
+        Box::pin(async move { reader.audit(key, ()).await })
+    }
+
     /// A read through the caches.
     pub fn read(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Reading {
         let reader = self.reader.clone();
@@ -162,5 +168,8 @@ impl Cache {
         })
     }
 }
+
+/// An audit under way.
+pub type Auditing = Pin<Box<dyn Future<Output = Result<Audit>>>>;
 
 pub type Reading = Pin<Box<dyn Future<Output = Result<Fresh<Entry>>>>>;

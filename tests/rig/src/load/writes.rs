@@ -120,30 +120,37 @@ impl Session {
                 Change::Retype(edge, new)
             }
         };
-        let Some((follower, said)) = self.write(change).await else { return };
-        if self.rng.random_bool(0.5) {
+        if self.rng.random_bool(0.3) {
+            self.write(change).await;
             return;
         }
-        let [first, second] = change.owners(said);
-        let key = match change {
-            Change::Link(edge, _) | Change::Unlink(edge) if self.rng.random_bool(0.5) => {
-                let other = self.context.shape.inverse(edge).unwrap_or(edge);
-                second.map(|_| Key::List(other.id1, other.atype))
-            }
-            Change::Link(edge, _) | Change::Unlink(edge) => Some(Key::List(edge.id1, edge.atype)),
-            Change::Retype(edge, new) => {
-                Some(Key::List(edge.id1, if self.rng.random_bool(0.5) { new } else { edge.atype }))
-            }
-            Change::Add(_) | Change::Update(..) | Change::Upsert(..) | Change::Delete(_) => first.map(Key::Object),
-        };
-        let manner = if self.rng.random_bool(0.6) {
-            let other = self.hop();
-            self.with_token(other)
-        } else {
-            self.without_token(follower)
-        };
+        // What is read before and after is likely to be cached where it is read: there it must not be the old state that shows.
+        let key = self.key_of(change);
+        let (writer, reader) = (self.hop(), self.hop());
         if let Some(key) = key {
-            self.read_again(manner, key).await;
+            for follower in [writer, reader] {
+                let manner = self.without_token(follower);
+                self.read_again(manner, key).await;
+            }
+        }
+        self.pinned = Some(writer);
+        let Some((writer, added)) = self.write(change).await else { return };
+        let Some(key) = key.or(added.map(Key::Object)) else { return };
+        let manner = if self.rng.random_bool(0.5) { self.with_token(reader) } else { self.without_token(writer) };
+        self.read_again(manner, key).await;
+    }
+
+    /// A key that a write changes, if it changes what is there.
+    fn key_of(&mut self, change: Change) -> Option<Key> {
+        let either = self.rng.random_bool(0.5);
+        match change {
+            Change::Add(_) => None,
+            Change::Update(id, _) | Change::Upsert(id, _) | Change::Delete(id) => Some(Key::Object(id)),
+            Change::Link(edge, _) | Change::Unlink(edge) => {
+                let side = self.context.shape.inverse(edge).filter(|_| either).unwrap_or(edge);
+                Some(Key::List(side.id1, side.atype))
+            }
+            Change::Retype(edge, new) => Some(Key::List(edge.id1, if either { new } else { edge.atype })),
         }
     }
 

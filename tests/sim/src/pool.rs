@@ -1,0 +1,67 @@
+//! What all sessions of a run know together: the objects that there are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tao_model::{IdLayout, ObjectId};
+
+use crate::plan::Plan;
+
+/// Whether an edge and its inverse may live in two logs.
+pub const INVERSES_ACROSS_LOGS: bool = false;
+
+/// More are not added.
+const OBJECTS: usize = 24;
+/// The objects that most calls are about.
+const HOT: usize = 6;
+
+/// See the module.
+#[derive(Clone, Default)]
+pub struct Pool {
+    ids: Arc<Mutex<Vec<ObjectId>>>,
+    writes: Arc<AtomicU64>,
+}
+
+impl Pool {
+    /// A number that no other write has.
+    pub fn write(&self) -> u64 {
+        self.writes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Tells of an object.
+    pub fn add(&self, id: ObjectId) {
+        let mut ids = self.ids.lock();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+
+    /// Whether there are as many objects as there should be.
+    pub fn is_full(&self) -> bool {
+        self.ids.lock().len() >= OBJECTS
+    }
+
+    /// Every object that was told of.
+    pub fn all(&self) -> Vec<ObjectId> {
+        self.ids.lock().clone()
+    }
+
+    /// Some object.
+    pub fn any(&self, random: &mut StdRng) -> Option<ObjectId> {
+        let ids = self.ids.lock();
+        let most = if random.random_bool(0.7) { ids.len().min(HOT) } else { ids.len() };
+        (most > 0).then(|| ids[random.random_range(0..most)])
+    }
+
+    /// Two objects that an edge can join.
+    pub fn pair(&self, random: &mut StdRng, layout: IdLayout) -> Option<(ObjectId, ObjectId)> {
+        let log = |id| Plan::log_of(layout.shard(id));
+        (0..8).find_map(|_| {
+            let (a, b) = (self.any(random)?, self.any(random)?);
+            (a != b && (INVERSES_ACROSS_LOGS || log(a) == log(b))).then_some((a, b))
+        })
+    }
+}
