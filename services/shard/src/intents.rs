@@ -285,8 +285,9 @@ impl Target {
         let write = internal::Write { kind: Some(internal::write::Kind::Intents(message)) };
         let mut context = CallContext::within(PATIENCE);
         context.shard = self.shard;
-        // All of this log's go to one server, as long as it lives.
-        let reply = self.servers.call(u64::from(source.0), &context, Op::Write(write)).await?;
+        // As leaders do: to one server, as long as it lives. Its commits are the larger, and if the other log leaves something to this
+        // one in turn, it comes to where the write waits.
+        let reply = self.servers.call(u64::from(self.log.0), &context, Op::Write(write)).await?;
         let unreadable =
             || Error::Internal { what: "a storage shard answered with a reply of another kind".to_owned() };
         let ReplyBody::Written(written) = reply.body else { return Err(unreadable()) };
