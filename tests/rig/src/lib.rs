@@ -7,6 +7,7 @@ mod dump;
 pub mod faults;
 pub mod hops;
 pub mod load;
+pub mod mutations;
 mod progress;
 pub mod report;
 pub mod restarts;

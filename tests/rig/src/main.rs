@@ -9,7 +9,7 @@ use tao_rig::cluster::Plan;
 use tao_rig::load::Options;
 use tao_rig::report::Report;
 use tao_rig::run::Run;
-use tao_rig::{hops, restarts};
+use tao_rig::{hops, mutations, restarts};
 
 /// Real processes, real databases, a faulty network, and a judge. The last line of each command is one JSON object; the exit code is 1
 /// when a promise was broken.
@@ -50,6 +50,20 @@ enum Command {
         writes: f64,
         #[command(flatten)]
         common: Common,
+    },
+    /// Each coherence rule is turned off, one at a time, in servers that were built with the feature `mutations`: it must be noticed
+    Mutations {
+        /// These rules only, as TAO_MUTATION names them
+        rules: Vec<String>,
+        /// Everything random comes from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Seconds of the first run, and of the next when nothing was noticed
+        #[arg(long, value_delimiter = ',', default_value = "15,45")]
+        seconds: Vec<u64>,
+        /// How many storage-shard processes each log has
+        #[arg(long, default_value = "2,1")]
+        logs: String,
     },
 }
 
@@ -107,6 +121,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
             print!("{}", report.table());
             println!("{}", report.json());
             Ok(report.is_clean())
+        }
+        Command::Mutations { rules, seed, seconds, logs } => {
+            let found = mutations::run(rules, *seed, seconds, &["--logs".to_owned(), logs.clone()])?;
+            print!("{}", mutations::table(&found));
+            println!("{}", mutations::json(*seed, &found));
+            Ok(found.iter().all(mutations::Found::is_caught))
         }
         Command::Hops { count, common } => {
             let found = hops::run(&common.plan()?, common.options(), *count)?;
