@@ -254,12 +254,6 @@ impl Lane {
         }
         transaction.commit().await?;
         self.lasting.shards.confirm();
-        if let Some(last) = back.intents.last() {
-            self.intents_made.send_replace(last.position);
-        }
-        if !back.done.is_empty() {
-            self.intents_done.send_modify(|done| done.extend(&back.done));
-        }
         for (id, row) in back.objects {
             match row {
                 Some(row) => self.lasting.types.insert(id, row.otype),
@@ -269,6 +263,13 @@ impl Lane {
         if let Some(log) = &back.log {
             self.left = log.last;
             self.feed.committed(log, head, &changes);
+        }
+        // Whoever waits for these finds the commit in the ring.
+        if let Some(last) = back.intents.last() {
+            self.intents_made.send_replace(last.position);
+        }
+        if !back.done.is_empty() {
+            self.intents_done.send_modify(|done| done.extend(&back.done));
         }
         Ok(())
     }

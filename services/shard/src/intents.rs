@@ -192,21 +192,22 @@ impl Dispatcher {
             return;
         }
         let until = deadline.min(Instant::now() + WAIT);
-        outcome.pending = self.settle_all(&outcome.pending, &mut outcome.result, &mut outcome.changes, until).await;
-        let mut items = std::mem::take(&mut outcome.items);
-        for item in &mut items {
+        let WriteOutcome { result, changes, position, pending, .. } = outcome;
+        *pending = self.settle_all(pending, result, changes, position, until).await;
+        for item in &mut outcome.items {
             let ItemOutcome { result, pending, .. } = item;
-            *pending = self.settle_all(pending, result, &mut Vec::new(), until).await;
+            *pending = self.settle_all(pending, result, &mut Vec::new(), &mut outcome.position, until).await;
         }
-        outcome.items = items;
     }
 
-    /// What is left of these. The result is the other log's, where that has all of the write.
+    /// What is left of these. The result is the other log's, where that has all of the write; the position is raised to where this
+    /// log has done what came back to it.
     async fn settle_all(
         &self,
         pending: &[Pending],
         result: &mut WriteResult,
         changes: &mut Vec<Change>,
+        position: &mut Position,
         until: Instant,
     ) -> Vec<Pending> {
         let mut left = Vec::new();
@@ -223,7 +224,10 @@ impl Dispatcher {
                         *result = WriteResult { edge: result.edge.take(), ..done.result };
                     }
                     for next in done.pending {
-                        if !self.came_back(target.log, &next, until).await {
+                        if self.came_back(target.log, &next, until).await {
+                            // Later in this log than the write itself: its caller must see that, too.
+                            *position = (*position).max(self.store.ring().end().unwrap_or_default());
+                        } else {
                             left.push(next);
                         }
                     }
