@@ -7,4 +7,4 @@ mod server;
 mod service;
 
 pub use config::Config;
-pub use server::run;
+pub use server::{RunError, run};
