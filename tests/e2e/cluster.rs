@@ -116,3 +116,74 @@ pub async fn ready(address: &str) {
     };
     tokio::time::timeout(START_WITHIN, serving).await.expect("ready in time").expect("healthy");
 }
+
+/// Two databases of one PostgreSQL, each a log with half of the shards; three storage shards (two of the first), two leaders, two
+/// followers. All on fixed ports, so that each can be killed and started again.
+pub struct TwoLogs {
+    /// Of log 0, log 0 and log 1.
+    pub shards: [Process; 3],
+    /// The leaders.
+    pub leaders: [Process; 2],
+    /// The followers.
+    pub followers: [Process; 2],
+    addresses: [String; 2],
+    admins: [String; 3],
+    _postgres: Postgres,
+    _data: TempDir,
+}
+
+impl TwoLogs {
+    /// Starts them all, and waits until they serve.
+    pub async fn start() -> Self {
+        let postgres = Postgres::start().expect("PostgreSQL starts");
+        let data = TempDir::new().expect("a folder");
+        let port = || format!("127.0.0.1:{}", tao_harness::free_port().expect("a port"));
+        let ports: [String; 10] = std::array::from_fn(|_| port());
+        let [a, b, c, leader_a, leader_b, follower_a, follower_b, admins @ ..] = ports;
+        let text = format!(
+            "version = 1\ncluster = \"6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11\"\nleaders = [{leader_a:?}, {leader_b:?}]\n\
+             [[logs]]\nid = 0\nshards = [\"0-511\"]\nservers = [{a:?}, {b:?}]\n\
+             [[logs]]\nid = 1\nshards = [\"512-1023\"]\nservers = [{c:?}]\n"
+        );
+        let file = data.join("topology.toml");
+        std::fs::write(&file, text).expect("the topology is written");
+        let file = file.to_string_lossy().into_owned();
+        let run = |tier: &str, listen: &str, admin: &str, more: &[&str]| {
+            let args = [&[tier, "--topology", &file, "--listen", listen, "--admin-listen", admin], more].concat();
+            Process::spawn(TAO, &args, &[]).expect("tao runs")
+        };
+        let urls = ["zero", "one"].map(|name| postgres.create_database(name).expect("a database"));
+        let shard = |listen: &str, admin: &str, log: usize| {
+            run("shard", listen, admin, &["--store", &urls[log], "--log-id", &log.to_string()])
+        };
+        let any = "127.0.0.1:0";
+        let shards = [shard(&a, &admins[0], 0), shard(&b, &admins[1], 0), shard(&c, &admins[2], 1)];
+        let leaders = [run("leader", &leader_a, any, &[]), run("leader", &leader_b, any, &[])];
+        let followers = [run("follower", &follower_a, any, &[]), run("follower", &follower_b, any, &[])];
+        let addresses = [follower_a, follower_b];
+        let mut cluster = Self { shards, leaders, followers, addresses, admins, _postgres: postgres, _data: data };
+        for (follower, address) in cluster.followers.iter_mut().zip(&cluster.addresses) {
+            follower.wait_line("listening for gRPC", START_WITHIN).expect("a follower listens");
+            ready(address).await;
+        }
+        cluster
+    }
+
+    /// Connections to both followers.
+    pub async fn connect(&self) -> [Graph; 2] {
+        [connect(&self.addresses[0]).await, connect(&self.addresses[1]).await]
+    }
+
+    /// A metric of a storage shard, summed over its labels; none while it can't be asked.
+    pub fn metric(&self, shard: usize, name: &str) -> Option<f64> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.admins[shard]).ok()?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let values: Vec<f64> =
+            text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+}

@@ -66,3 +66,38 @@ async fn every_tier_is_described_and_healthy() {
         );
     }
 }
+
+/// The lines of docs/consistency.md, as they stand there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_of_the_documentation_do_what_it_says() {
+    let cluster = crate::cluster::Cluster::processes().await;
+    let user = || {
+        let answer = call(cluster.address(0), "ObjectAdd", &json!({"type": "user"}));
+        answer["object"]["id"].as_str().unwrap().to_owned()
+    };
+    let (ann, bob) = (user(), user());
+    let text = std::fs::read_to_string(tao_harness::repository().join("docs/consistency.md")).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let mut lines: Vec<&str> = lines.filter(|l| l.starts_with("grpcurl ") || l.starts_with("TOKEN=")).collect();
+    let watch = lines.pop().unwrap();
+    assert!(lines.len() == 6 && watch.contains("Watch"), "{lines:?} {watch}");
+    let tools = tao_harness::repository().join(".tools/bin");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    // The watch is ended by its time.
+    let script = format!("set -e\n{}\necho ---\n{watch} || true\n", lines.join("\n"));
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .env("PATH", path)
+        .envs([("ANN", &ann), ("BOB", &bob)])
+        .envs([("FOLLOWER_1", cluster.address(0)), ("FOLLOWER_2", cluster.address(1))])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let (answers, watched) = printed.split_once("---").unwrap();
+    let parse = |text| serde_json::Deserializer::from_str(text).into_iter().map(Result::unwrap).collect::<Vec<Value>>();
+    let (answers, watched) = (parse(answers), parse(watched));
+    assert_eq!(answers[0]["assocs"][0]["id2"], ann);
+    assert!(answers.len() == 5 && answers[1..].iter().all(|answer| answer["count"] == "1"), "{printed}");
+    assert!(watched.len() > 1 && watched.iter().all(|answer| answer["sessionToken"].is_string()), "{printed}");
+}

@@ -1,9 +1,12 @@
 //! The real program, end to end: real processes, sockets, PostgreSQL, Redis and grpcurl.
 
+mod across;
 mod api;
+mod audit;
 mod cluster;
 mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
 mod several;
+mod watch;

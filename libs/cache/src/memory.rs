@@ -14,9 +14,11 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tao_model::limits::MAX_ANSWER;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ChangeKind, Clock, Key, Position};
+use tokio::sync::Notify;
 
 use crate::counts::StreamCounts;
 use crate::entry::Entry;
+use crate::sample::Pool;
 
 /// Locks that filling and applying take; reads take none.
 const STRIPES: usize = 256;
@@ -113,6 +115,9 @@ pub struct MemoryCache {
     clock: Arc<dyn Clock>,
     tier: &'static str,
     counts: StreamCounts,
+    /// For those who wait for the stream.
+    moved: Notify,
+    pool: Mutex<Pool>,
 }
 
 impl MemoryCache {
@@ -140,6 +145,8 @@ impl MemoryCache {
             clock: options.clock,
             tier: options.tier,
             counts: StreamCounts::new(options.tier),
+            moved: Notify::new(),
+            pool: Mutex::new(Pool::new()),
         }
     }
 
@@ -204,9 +211,14 @@ impl MemoryCache {
         if is_off(Rule::MissFloor) {
             return floor;
         }
+        floor.max(self.known_until(key))
+    }
+
+    /// The newest change that may be of this key. What is of it, or later, has no change missing up to `applied`.
+    pub(crate) fn known_until(&self, key: &Key) -> Position {
         let (stripe, bucket) = self.place(key);
         let remembered = self.stripes[stripe].lock()[bucket];
-        floor.max(remembered).max(self.w0.load())
+        remembered.max(self.w0.load())
     }
 
     /// Rules 4 and 8: a value arrives, from the next tier or from Redis. Says how fresh it is here; `None` when it may
@@ -334,6 +346,7 @@ impl MemoryCache {
     /// Not over a reset, or the stream's end, that came in between.
     fn move_on(&self, from: Stream, to: Stream) -> Result<(), Gap> {
         let moved = self.stream.compare_exchange(from, to);
+        self.moved.notify_waiters();
         moved.map(drop).map_err(|now| Gap { previous: from.applied, applied: now.applied })
     }
 
@@ -353,6 +366,7 @@ impl MemoryCache {
         if !keeps {
             self.entries.clear();
         }
+        self.moved.notify_waiters();
         self.counts.reset(before.generation == 0, before.applied.epoch == position.epoch);
         self.counts.applied_lsn.set(position.lsn as f64);
     }
@@ -388,6 +402,27 @@ impl MemoryCache {
 
     fn all(&self) -> Vec<MutexGuard<'_, Box<[Position]>>> {
         self.stripes.iter().map(|stripe| stripe.lock()).collect()
+    }
+
+    /// Waits until everything up to `position` is applied. `false`: it never will be, since history was undone.
+    pub(crate) async fn reached(&self, position: Position) -> bool {
+        loop {
+            let moved = self.moved.notified();
+            let applied = self.stream.load().applied;
+            if applied >= position {
+                return applied.epoch == position.epoch;
+            }
+            moved.await;
+        }
+    }
+
+    /// Up to `n` random cached keys, for an auditor: all are as likely, however old. Now and then it walks over the whole cache, an entry at a
+    /// time, which holds up nobody else and takes tens of milliseconds for a million entries.
+    pub fn sample(&self, n: usize) -> Vec<Key> {
+        let mut pool = self.pool.lock();
+        pool.refill(n, self.entries.iter().map(|(key, _)| key));
+        let is_cached = |key: &Key| self.entries.peek(key).is_some();
+        std::iter::from_fn(|| pool.draw()).filter(is_cached).take(n).collect()
     }
 
     /// What a cache would do that took a write's answer for a piece of the stream.

@@ -82,6 +82,10 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         &self.shared.memory
     }
 
+    pub(crate) fn upstream(&self) -> &U {
+        &self.shared.upstream
+    }
+
     /// Tells Redis whose values are to be read and written: none before.
     pub fn meet(&self, cluster: ClusterId) {
         if let Some(redis) = &self.shared.redis {
@@ -161,7 +165,7 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
 }
 
 /// What the next tier is asked for a key.
-fn question(key: Key, newest: usize) -> Op {
+pub(crate) fn question(key: Key, newest: usize) -> Op {
     match key {
         Key::Object(id) => Op::ObjectRead(internal::ObjectRead { id: id.get() }),
         Key::List(id1, atype) => {
@@ -171,7 +175,7 @@ fn question(key: Key, newest: usize) -> Op {
 }
 
 /// What the next tier's answer says of a key.
-fn answer(key: Key, reply: ReplyBody) -> Result<Entry> {
+pub(crate) fn answer(key: Key, reply: ReplyBody) -> Result<Entry> {
     match (key, reply) {
         (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object.as_ref().map(alone))),
         (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, alone(&state.edges))

@@ -1,20 +1,20 @@
 //! The second level, shared by followers: values with their `as_of`, and nothing else (rule 8). Whatever Redis evicts, loses or
 //! brings back, and whenever it dies, reads are only slower.
 
+mod link;
+
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Script};
+use redis::{Cmd, Script};
 use tao_model::{ClusterId, Key, Position};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
 
 use crate::entry::Entry;
 use crate::list::CachedList;
+
+use link::{Link, Server, keep_connected};
 
 /// The version byte of values, and a part of every key.
 const VERSION: u8 = 1;
@@ -23,11 +23,6 @@ const HEAD: usize = 17;
 const KIND_ABSENT: u8 = 0;
 const KIND_OBJECT: u8 = 1;
 const KIND_LIST: u8 = 2;
-/// A Redis that takes longer is of no use to a read.
-const PATIENCE: Duration = Duration::from_millis(100);
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// Between attempts to connect.
-const RETRY: Duration = Duration::from_millis(250);
 /// Writes that may wait; more are dropped.
 const MAX_QUEUED: usize = 4096;
 /// Larger values are not stored.
@@ -84,6 +79,7 @@ pub trait SharedCache: Send + Sync + 'static {
 pub struct RedisCache {
     link: Arc<Link>,
     cluster: OnceLock<ClusterId>,
+    schema: u64,
     writes: mpsc::Sender<Write>,
     connecting: AbortHandle,
 }
@@ -94,33 +90,36 @@ impl Drop for RedisCache {
     }
 }
 
-struct Link {
-    connection: RwLock<Option<MultiplexedConnection>>,
-    broken: Notify,
-}
-
 enum Write {
     Set(Vec<u8>, Position, Vec<u8>),
     Raise(Vec<u8>, Position, Position),
 }
 
 impl RedisCache {
-    /// Connects in the background, on the present runtime, now and whenever the connection breaks.
+    /// Connects in the background, on the present runtime, now and whenever the connection breaks: to one server
+    /// (`redis://HOST:PORT`) or to a cluster (`redis-cluster://HOST:PORT,HOST:PORT`, some of its servers).
     pub fn connect(url: &str) -> Result<Self, RedisError> {
-        let client = Client::open(url)?;
-        let link = Arc::new(Link { connection: RwLock::new(None), broken: Notify::new() });
-        let connecting = tokio::spawn(keep_connected(client, link.clone())).abort_handle();
+        let server = Server::open(url)?;
+        let link = Arc::new(Link::new());
+        let connecting = tokio::spawn(keep_connected(server, link.clone())).abort_handle();
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(write_behind(link.clone(), queue));
-        Ok(Self { link, cluster: OnceLock::new(), writes, connecting })
+        Ok(Self { link, cluster: OnceLock::new(), schema: 0, writes, connecting })
+    }
+
+    /// Apart from the values of other schemas: an object holds its type's name, and a value outlives a renaming.
+    #[must_use]
+    pub fn of_schema(mut self, fingerprint: u64) -> Self {
+        self.schema = fingerprint;
+        self
     }
 
     fn name(&self, key: Key) -> Option<Vec<u8>> {
-        let cluster = self.cluster.get()?;
+        let (cluster, schema) = (self.cluster.get()?, self.schema);
         Some(
             match key {
-                Key::Object(id) => format!("tao:{VERSION}:{cluster}:o:{id}"),
-                Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:l:{id1}:{atype}"),
+                Key::Object(id) => format!("tao:{VERSION}:{cluster}:{schema:016x}:o:{id}"),
+                Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:{schema:016x}:l:{id1}:{atype}"),
             }
             .into_bytes(),
         )
@@ -141,7 +140,8 @@ impl SharedCache for RedisCache {
 
     async fn get(&self, key: Key) -> Option<(Position, Entry)> {
         let name = self.name(key)?;
-        let raw: Option<Vec<u8>> = self.link.run(async |mut c| Cmd::get(name).query_async(&mut c).await).await?;
+        let raw: Option<Vec<u8>> =
+            self.link.run(&name, async |mut c| Cmd::get(&name).query_async(&mut c).await).await?;
         decode(key, raw?)
     }
 
@@ -161,60 +161,19 @@ impl SharedCache for RedisCache {
     }
 }
 
-impl Link {
-    fn is_up(&self) -> bool {
-        self.connection.read().is_some()
-    }
-
-    /// Runs a command while there is a connection; a failure gives the connection up.
-    async fn run<T>(&self, command: impl AsyncFnOnce(MultiplexedConnection) -> redis::RedisResult<T>) -> Option<T> {
-        let connection = self.connection.read().clone()?;
-        let failed = match timeout(PATIENCE, command(connection)).await {
-            Ok(Ok(value)) => return Some(value),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a Redis command failed");
-                error.is_io_error() || error.is_connection_dropped()
-            }
-            Err(_) => true,
-        };
-        metrics::counter!("tao_cache_redis_errors_total").increment(1);
-        if failed && self.connection.write().take().is_some() {
-            tracing::warn!("Redis is gone; reads go on without it");
-            self.broken.notify_one();
-        }
-        None
-    }
-}
-
-/// Until it is aborted.
-async fn keep_connected(client: Client, link: Arc<Link>) {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN));
-    loop {
-        match client.get_multiplexed_async_connection_with_config(&config).await {
-            Ok(connection) => {
-                tracing::info!("connected to Redis");
-                *link.connection.write() = Some(connection);
-                link.broken.notified().await;
-            }
-            Err(error) => tracing::debug!(%error, "Redis can't be reached"),
-        }
-        sleep(RETRY).await;
-    }
-}
-
 async fn write_behind(link: Arc<Link>, mut queue: mpsc::Receiver<Write>) {
     let (set, raise) = (Script::new(SET), Script::new(RAISE));
     while let Some(write) = queue.recv().await {
         let _: Option<i64> = match write {
             Write::Set(name, at, value) => {
                 let mut call = set.prepare_invoke();
-                call.key(name).arg(value).arg(at.epoch).arg(at.lsn).arg(TTL_MS);
-                link.run(async move |mut c| call.invoke_async(&mut c).await).await
+                call.key(&name).arg(value).arg(at.epoch).arg(at.lsn).arg(TTL_MS);
+                link.run(&name, async move |mut c| call.invoke_async(&mut c).await).await
             }
             Write::Raise(name, from, to) => {
                 let mut call = raise.prepare_invoke();
-                call.key(name).arg(head(from).as_slice()).arg(head(to).as_slice()).arg(TTL_MS);
-                link.run(async move |mut c| call.invoke_async(&mut c).await).await
+                call.key(&name).arg(head(from).as_slice()).arg(head(to).as_slice()).arg(TTL_MS);
+                link.run(&name, async move |mut c| call.invoke_async(&mut c).await).await
             }
         };
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tao_cache::{
     CacheOptions, CachedList, CachedReader, Entry, Fresh, MemoryCache, Mode, Read, RedisCache, SharedCache, Upstream,
 };
@@ -79,7 +80,7 @@ impl Follower {
 
 async fn stored(redis: &Redis, n: i64) -> anyhow::Result<Vec<u8>> {
     let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
-    let key = format!("tao:1:{}:o:{n}", ClusterId([5; 16]));
+    let key = format!("tao:1:{}:0000000000000000:o:{n}", ClusterId([5; 16]));
     let raw: Option<Vec<u8>> = redis::cmd("GET").arg(key).query_async(&mut connection).await?;
     raw.ok_or_else(|| anyhow::anyhow!("not there"))
 }
@@ -148,7 +149,7 @@ async fn garbage_is_no_value() {
     warm(&redis, &first, 0).await;
     let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (n, garbage) in [(500, b"".as_slice()), (501, b"no value at all, but long enough"), (502, &[1; 17])] {
-        let key = format!("tao:1:{}:o:{n}", ClusterId([5; 16]));
+        let key = format!("tao:1:{}:0000000000000000:o:{n}", ClusterId([5; 16]));
         let _: () = redis::cmd("SET").arg(key).arg(garbage).query_async(&mut connection).await.unwrap();
         assert_eq!(first.get(n).await.value, Some(value(id(n), at(20))));
     }
@@ -210,6 +211,33 @@ async fn what_was_validated_is_raised() {
     warm(&redis, &third, 2_000).await;
     let asked = third.asked();
     assert_eq!((third.get(n).await.as_of, third.asked()), (at(5_000), asked));
+}
+
+/// A follower's warmth after a restart: hits of Redis, by those and its misses.
+#[tokio::test]
+async fn a_restarted_follower_tells_how_warm_redis_was() {
+    let redis = Redis::start().unwrap();
+    let before = follower(&redis.url(), 10, 20);
+    let from = warm(&redis, &before, 0).await;
+    for n in from + 1..=from + 20 {
+        before.get(n).await;
+        eventually_async(SOON, async || stored(&redis, n).await).await.unwrap();
+    }
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let after = metrics::with_local_recorder(&recorder, || follower(&redis.url(), 15, 30));
+    let told = |what: &str, level: &str| -> u64 {
+        let name = format!("tao_cache_{what}_total{{tier=\"test\",level=\"{level}\",kind=\"object\"}} ");
+        let text = recorder.handle().render();
+        text.lines().find_map(|line| line.strip_prefix(&name)).expect("told").parse().expect("a number")
+    };
+    assert_eq!((told("hits", "redis"), told("misses", "redis")), (0, 0), "told before the first");
+    warm(&redis, &after, 1_000).await;
+    let (hits, misses) = (told("hits", "redis"), told("misses", "redis"));
+    for n in from + 1..=from + 25 {
+        after.get(n).await;
+    }
+    assert_eq!((told("hits", "redis") - hits, told("misses", "redis") - misses), (20, 5));
+    assert!(told("misses", "memory") >= 25);
 }
 
 fn position_bytes(at: Position) -> [u8; 16] {

@@ -66,6 +66,7 @@ session!(WriteOptions, |request, generate| has_key(&mut request.options, generat
     AssocAddRequest => AssocAddResponse,
     AssocDeleteRequest => AssocDeleteResponse,
     AssocChangeTypeRequest => AssocChangeTypeResponse,
+    WriteBatchRequest => WriteBatchResponse,
 );
 // Ids that nobody got are never missed.
 session!(WriteOptions, |_, _| true; AllocateIdsRequest => AllocateIdsResponse);
@@ -134,6 +135,8 @@ calls! {
     assoc_time_range(AssocTimeRangeRequest) -> AssocTimeRangeResponse;
     /// See GraphService.Batch. Repeated as a whole when the batch itself fails; items that fail are the caller's to look at.
     batch(BatchRequest) -> BatchResponse;
+    /// See GraphService.WriteBatch. Repeated as a whole, with one key.
+    write_batch(WriteBatchRequest) -> WriteBatchResponse;
     /// See GraphService.AllocateIds. An answer that is lost costs ids, which are never missed.
     allocate_ids(AllocateIdsRequest) -> AllocateIdsResponse;
 }

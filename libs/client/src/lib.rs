@@ -17,6 +17,7 @@ mod calls;
 mod client;
 mod error;
 mod session;
+mod watch;
 
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
@@ -24,3 +25,4 @@ pub use error::ClientError;
 pub use prost_types::Timestamp;
 pub use session::Session;
 pub use tao_proto::v1;
+pub use watch::Watch;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tao_model::{LogId, Token};
+use tao_model::Token;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -54,6 +54,14 @@ impl Session {
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) const fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Makes a call, and again where that is safe and may help, until it is answered or its deadline comes.
@@ -117,7 +125,7 @@ impl Session {
     }
 
     /// Adds what an answer has seen: answers of calls side by side each know a part.
-    fn learn(&self, seen: &str) {
+    pub(crate) fn learn(&self, seen: &str) {
         let mut token = self.token.lock();
         if *token != seen {
             *token = merged(&token, seen);
@@ -127,7 +135,7 @@ impl Session {
 
 /// Grows with each attempt and has a random part, so that callers who failed together don't come back together; never shorter
 /// than the server asks.
-fn pause(options: &ClientOptions, attempt: u32, error: &ClientError) -> Duration {
+pub(crate) fn pause(options: &ClientOptions, attempt: u32, error: &ClientError) -> Duration {
     let grown = options.backoff.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF.max(options.backoff));
     let random = grown.mul_f64(rand::random_range(0.5..=1.0));
     error.retry_after().map_or(random, |asked| asked.saturating_add(random / 4).max(random))
@@ -138,10 +146,8 @@ fn merged(older: &str, newer: &str) -> String {
     if newer.is_empty() || older == newer {
         return older.to_owned();
     }
-    // Which log a shard lives in matters only where a token is so large that its shards are folded into their logs.
-    let log_of = |_| LogId(0);
     let both = Token::parse(newer).and_then(|mut both| {
-        both.merge(&Token::decode(older, both.cluster())?, log_of);
+        both.merge(&Token::decode(older, both.cluster())?);
         Ok(both.encode())
     });
     both.unwrap_or_else(|_| newer.to_owned())
@@ -150,7 +156,7 @@ fn merged(older: &str, newer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{ClusterId, Position, ShardId};
+    use tao_model::{ClusterId, LogId, Position, ShardId};
 
     fn token(cluster: u8, shard: u32, lsn: u64) -> String {
         let mut token = Token::new(ClusterId([cluster; 16]));

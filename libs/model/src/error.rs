@@ -107,12 +107,6 @@ pub enum Error {
         /// Where it was to begin.
         after: Position,
     },
-    /// A write with an inverse spans two databases.
-    #[error("{what}")]
-    CrossDatabase {
-        /// Which edge.
-        what: String,
-    },
     /// The server does not own the shard.
     #[error("shard {shard} is not served here")]
     WrongShard {
@@ -175,6 +169,14 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// One item keeps a batch from being done. Of an INVALID_ARGUMENT the violations name the item instead.
+    #[error("{item}: {error}")]
+    Item {
+        /// Where it is in the request, such as `writes[3]`.
+        item: String,
+        /// What it would have failed with by itself; it answers all questions.
+        error: Box<Error>,
+    },
     /// A bug, or a corrupt store.
     #[error("internal error: {what}")]
     Internal {
@@ -210,8 +212,24 @@ impl Error {
         Self::Unavailable { what: what.into(), not_applied: true, retry_after: Duration::from_millis(100) }
     }
 
+    /// Says which item of a batch it is about.
+    #[must_use]
+    pub fn of_item(self, item: &str) -> Self {
+        match self {
+            Self::InvalidArgument { violations } => {
+                let field = |field: String| if field.is_empty() { item.to_owned() } else { format!("{item}.{field}") };
+                let violations = violations
+                    .into_iter()
+                    .map(|v| Violation { field: field(v.field), description: v.description })
+                    .collect();
+                Self::InvalidArgument { violations }
+            }
+            error => Self::Item { item: item.to_owned(), error: Box::new(error) },
+        }
+    }
+
     /// The reason of google.rpc.ErrorInfo: stable, of a closed list.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
             Self::NotFound { .. } => "NOT_FOUND",
@@ -223,7 +241,6 @@ impl Error {
             Self::NumberOverflow { .. } => "NUMBER_OVERFLOW",
             Self::AnswerTooLarge => "ANSWER_TOO_LARGE",
             Self::ChangesExpired { .. } => "CHANGES_EXPIRED",
-            Self::CrossDatabase { .. } => "CROSS_DATABASE",
             Self::WrongShard { .. } => "WRONG_SHARD",
             Self::TokenOtherCluster => "TOKEN_OTHER_CLUSTER",
             Self::HistoryUndone { .. } => "HISTORY_UNDONE",
@@ -233,18 +250,20 @@ impl Error {
             Self::Cancelled => "CANCELLED",
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Overloaded { .. } => "OVERLOADED",
+            Self::Item { error, .. } => error.reason(),
             Self::Internal { .. } => "INTERNAL",
         }
     }
 
     /// Whether the same call may succeed when it is repeated as it is. A write that may have happened is safe to repeat only
     /// with an idempotency key.
-    pub const fn is_retryable(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. }
             | Self::Overloaded { .. }
             | Self::DeadlineExceeded { .. }
             | Self::WrongShard { .. } => true,
+            Self::Item { error, .. } => error.is_retryable(),
             Self::InvalidArgument { .. }
             | Self::NotFound { .. }
             | Self::AlreadyExists { .. }
@@ -255,7 +274,6 @@ impl Error {
             | Self::NumberOverflow { .. }
             | Self::AnswerTooLarge
             | Self::ChangesExpired { .. }
-            | Self::CrossDatabase { .. }
             | Self::TokenOtherCluster
             | Self::HistoryUndone { .. }
             | Self::TokenFromFuture { .. }
@@ -266,10 +284,11 @@ impl Error {
     }
 
     /// Whether a write that failed so surely did not happen.
-    pub const fn is_not_applied(&self) -> bool {
+    pub fn is_not_applied(&self) -> bool {
         match self {
             Self::DeadlineExceeded { not_applied } | Self::Unavailable { not_applied, .. } => *not_applied,
             Self::Cancelled | Self::Internal { .. } | Self::AnswerTooLarge => false,
+            Self::Item { error, .. } => error.is_not_applied(),
             Self::InvalidArgument { .. }
             | Self::NotFound { .. }
             | Self::AlreadyExists { .. }
@@ -279,7 +298,6 @@ impl Error {
             | Self::NotANumber { .. }
             | Self::NumberOverflow { .. }
             | Self::ChangesExpired { .. }
-            | Self::CrossDatabase { .. }
             | Self::WrongShard { .. }
             | Self::TokenOtherCluster
             | Self::HistoryUndone { .. }
@@ -290,9 +308,10 @@ impl Error {
     }
 
     /// When to try again, for the errors that say so.
-    pub const fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } | Self::Overloaded { retry_after, .. } => Some(*retry_after),
+            Self::Item { error, .. } => error.retry_after(),
             _ => None,
         }
     }

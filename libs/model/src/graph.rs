@@ -293,17 +293,155 @@ pub enum Write {
         /// The type it gets.
         new_atype: TypeId,
     },
+    /// Several writes: all of them, or none.
+    Batch(WriteBatch),
+    /// What another log has left to do here; idempotent, since each log's intents come in their order.
+    Intents {
+        /// Whose.
+        source: LogId,
+        /// In order.
+        intents: Vec<Intent>,
+    },
+}
+
+impl Write {
+    /// The single writes that it consists of: of a batch its own, else itself.
+    pub fn parts(&self) -> &[Self] {
+        match self {
+            Self::Batch(batch) => &batch.writes,
+            single => std::slice::from_ref(single),
+        }
+    }
+}
+
+/// Writes that are done all together or not at all, and what must be so for that.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WriteBatch {
+    /// Tested before any of the writes, in order.
+    pub conditions: Vec<Condition>,
+    /// Done in order; none is itself a batch.
+    pub writes: Vec<Write>,
+}
+
+/// What must be so before a batch is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// There is such an object, or there is not.
+    Object {
+        /// The object.
+        id: ObjectId,
+        /// Whether there is.
+        exists: bool,
+    },
+    /// There is such an object, and it has this version.
+    Version {
+        /// The object.
+        id: ObjectId,
+        /// Its version.
+        version: i64,
+    },
+    /// There is such an edge, or there is not.
+    Edge {
+        /// The edge.
+        edge: AssocRef,
+        /// Whether there is.
+        exists: bool,
+    },
+}
+
+impl Condition {
+    /// The edge that it is about, or the object.
+    pub const fn about(&self) -> Result<AssocRef, ObjectId> {
+        match self {
+            Self::Object { id, .. } | Self::Version { id, .. } => Err(*id),
+            Self::Edge { edge, .. } => Ok(*edge),
+        }
+    }
+}
+
+/// What one write in another log has left to do in this one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    /// Its place among all intents of its log: epochs are the log's, and within one they are counted.
+    pub position: Position,
+    /// Done all together.
+    pub steps: Vec<Step>,
+}
+
+/// One step of an intent. None can fail: what could was checked before the intent was made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Puts an edge into a list.
+    Put {
+        /// The edge.
+        edge: AssocRef,
+        /// Its place in the list.
+        time: EdgeTime,
+        /// As in [`Edge`].
+        data: Bytes,
+        /// Whether this log is the one that orders the pair of edges: then it sees to the inverse, too.
+        both: bool,
+    },
+    /// Removes an edge from a list, if it is there.
+    Remove {
+        /// The edge.
+        edge: AssocRef,
+        /// As in `Put`.
+        both: bool,
+    },
+    /// Deletes an object, if it is there.
+    DeleteObject(ObjectId),
+}
+
+impl Step {
+    /// Whether the log that does it orders a pair of edges, and may have to leave an intent for the inverse.
+    pub const fn is_ordering(&self) -> bool {
+        match self {
+            Self::Put { both, .. } | Self::Remove { both, .. } => *both,
+            Self::DeleteObject(_) => false,
+        }
+    }
+}
+
+/// An intent that is not known to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// A logical shard of the log in which it is to be done.
+    pub shard: ShardId,
+    /// Its place: it is done when everything up to here is that goes to that log.
+    pub position: Position,
+    /// Whether that log may leave something to yet another, or to this one, in turn.
+    pub more: bool,
+    /// Whether it is all of its write: the other log decides what has become of that.
+    pub whole: bool,
 }
 
 /// What a write has done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct WriteOutcome {
     /// The new state.
     pub result: WriteResult,
     /// The position of its last change; where nothing changed, a position at which the result was seen.
     pub position: Position,
-    /// Its changeset, in log order. Empty when nothing changed.
+    /// Its changeset, in log order; where it has reached other logs, their changes follow. Empty when nothing changed.
     pub changes: Vec<Change>,
+    /// What it has left to do in other logs, as far as it is not known to be done.
+    pub pending: Vec<Pending>,
+    /// Of [`Write::Batch`] and [`Write::Intents`]: one for each of theirs.
+    pub items: Vec<ItemOutcome>,
+}
+
+/// What one write of a batch, or one intent, has done.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ItemOutcome {
+    /// The new state; nothing is known of a write that is pending.
+    pub result: WriteResult,
+    /// How many of the outcome's changes are its own: they follow those of the items before it.
+    pub changes: usize,
+    /// What it has left to do in other logs.
+    pub pending: Vec<Pending>,
+    /// Of an intent: whether it came before, and nothing was done.
+    pub skipped: bool,
 }
 
 /// The new state that a write answers with.

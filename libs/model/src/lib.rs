@@ -21,8 +21,9 @@ pub use cursor::Cursor;
 pub use data::{Data, Value};
 pub use error::{Error, Result, Violation, Violations};
 pub use graph::{
-    AssocRef, Change, ChangeKind, ClusterId, ClusterInfo, Edge, EdgeKey, EdgeTime, Key, ListDelta, LogId, Object,
-    ObjectUpdate, Placement, TypeId, Write, WriteOutcome, WriteResult,
+    AssocRef, Change, ChangeKind, ClusterId, ClusterInfo, Condition, Edge, EdgeKey, EdgeTime, Intent, ItemOutcome, Key,
+    ListDelta, LogId, Object, ObjectUpdate, Pending, Placement, Step, TypeId, Write, WriteBatch, WriteOutcome,
+    WriteResult,
 };
 pub use hash::StableHash;
 pub use id::{IdGenerator, IdLayout, ObjectId, ShardId};

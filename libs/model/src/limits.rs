@@ -10,6 +10,8 @@ pub const MAX_DATA: usize = 64 * 1024;
 pub const MAX_IDS: usize = 1_000;
 /// Calls in one batch.
 pub const MAX_BATCH: usize = 1_000;
+/// Bytes of objects and edges that an atomic batch may write: as much as one commit takes.
+pub const MAX_BATCH_DATA: usize = 2 * 1024 * 1024;
 /// Edges in one answer, and edges that a cache keeps of a list.
 pub const MAX_LIMIT: usize = 6_000;
 /// Edges in one answer when the request does not say.
@@ -34,3 +36,5 @@ pub const MAX_SHARD_KEY: usize = 256;
 pub const MAX_STALENESS_MS: u64 = 3_600_000;
 /// Milliseconds that an outcome is kept for its idempotency key.
 pub const OUTCOME_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Milliseconds that a Watch may ask to begin back.
+pub const MAX_SINCE_MS: u64 = 7 * 24 * 60 * 60 * 1_000;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::graph::TypeId;
+use crate::graph::{AssocRef, TypeId};
+use crate::hash::StableHash;
 
 /// The built-in example: a small social network.
 pub const SOCIAL: &str = include_str!("social.toml");
@@ -145,6 +146,18 @@ impl Schema {
         Self::parse(SOCIAL).expect("the built-in schema is valid: a unit test parses it")
     }
 
+    /// Of the object types, which encoded objects name: what was cached under another must not be shown.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = StableHash::default();
+        for object in self.objects() {
+            hash.update(&object.number.0.to_be_bytes());
+            hash.update(object.name.as_bytes());
+            // No name has it.
+            hash.update(&[0]);
+        }
+        hash.get()
+    }
+
     /// An object type by number.
     pub fn object(&self, number: TypeId) -> Option<&ObjectType> {
         self.objects.get(&number)
@@ -165,6 +178,22 @@ impl Schema {
     pub fn assoc_named(&self, name: &str) -> Result<&AssocType, String> {
         let number = self.assoc_names.get(name).ok_or_else(|| unknown("association", name, self.assoc_names.keys()))?;
         Ok(&self.assocs[number])
+    }
+
+    /// The same edge seen from its other end; none when its type has no inverse, or when it is the edge itself.
+    pub fn inverse(&self, edge: AssocRef) -> Option<AssocRef> {
+        let atype = self.assoc(edge.atype)?.inverse?;
+        let inverse = AssocRef { id1: edge.id2, atype, id2: edge.id1 };
+        (inverse != edge).then_some(inverse)
+    }
+
+    /// The side of a pair of inverse edges whose log orders all writes of the pair: that of the smaller type number, and between
+    /// edges of one type that of the smaller id1. Both sides name the same.
+    pub fn canonical(&self, edge: AssocRef) -> AssocRef {
+        match self.inverse(edge) {
+            Some(inverse) if (inverse.atype, inverse.id1) < (edge.atype, edge.id1) => inverse,
+            _ => edge,
+        }
     }
 
     /// All object types, by number.
@@ -211,6 +240,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_fingerprint_tells_of_names_and_numbers_of_object_types() {
+        let of = |objects: &[(&str, u32)]| {
+            let object = |(name, number): &(&str, u32)| format!("[[object]]\nname = \"{name}\"\nnumber = {number}\n");
+            Schema::parse(&format!("version = 1\n{}", objects.iter().map(object).collect::<String>()))
+                .unwrap()
+                .fingerprint()
+        };
+        let same = of(&[("user", 1), ("post", 2)]);
+        assert_eq!(same, of(&[("post", 2), ("user", 1)]));
+        for other in
+            [&[("user", 1)][..], &[("user", 1), ("page", 2)], &[("user", 2), ("post", 1)], &[("user", 1), ("post", 3)]]
+        {
+            assert_ne!(same, of(other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn social_schema_parses_and_its_inverses_are_mutual() {
         let schema = Schema::social();
         for assoc in schema.assocs() {
@@ -218,6 +264,27 @@ mod tests {
             assert_eq!(schema.assoc(inverse).and_then(|i| i.inverse), Some(assoc.number));
         }
         assert_eq!(schema.assoc_named("friend").unwrap().inverse, Some(schema.assoc_named("friend").unwrap().number));
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_name_the_same_canonical_side() {
+        let schema = Schema::social();
+        let edge = |id1, name: &str, id2| {
+            let id = |n| crate::ObjectId::new(n).unwrap();
+            AssocRef { id1: id(id1), atype: schema.assoc_named(name).unwrap().number, id2: id(id2) }
+        };
+        for (one, other) in [
+            (edge(9, "follows", 4), edge(4, "followed_by", 9)),
+            (edge(4, "follows", 9), edge(9, "followed_by", 4)),
+            (edge(4, "friend", 9), edge(9, "friend", 4)),
+        ] {
+            assert_eq!((schema.canonical(one), schema.canonical(other)), (one, one));
+            assert_eq!((schema.inverse(one), schema.inverse(other)), (Some(other), Some(one)));
+        }
+        let itself = edge(4, "friend", 4);
+        assert_eq!((schema.canonical(itself), schema.inverse(itself)), (itself, None));
+        let unknown = AssocRef { atype: TypeId(999), ..itself };
+        assert_eq!((schema.canonical(unknown), schema.inverse(unknown)), (unknown, None));
     }
 
     #[test]

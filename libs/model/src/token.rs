@@ -17,51 +17,93 @@ const VERSION: u8 = 1;
 const MAX_ENTRIES: usize = 256;
 
 /// What a session has seen, by shard, or by log where shards were folded. Opaque text to its users.
+///
+/// Each log's shards are kept with it: whoever merges tokens, or folds one that has grown too large, need not know which log a
+/// shard lives in. (What was seen of a shard in a log that it has left says nothing any more; see COHERENCE rule 12.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     cluster: ClusterId,
     map_version: u64,
+    logs: BTreeMap<LogId, Seen>,
+}
+
+/// What a session has seen of one log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    /// Of all of its shards.
+    log: Position,
+    /// Of single shards, beyond that.
     shards: BTreeMap<ShardId, Position>,
-    logs: BTreeMap<LogId, Position>,
+}
+
+impl Seen {
+    fn raise(&mut self, log: Position) {
+        if log > self.log {
+            self.log = log;
+            self.shards.retain(|_, position| *position > log);
+        }
+    }
+
+    fn see(&mut self, shard: ShardId, position: Position) {
+        if position > self.log {
+            let entry = self.shards.entry(shard).or_default();
+            *entry = position.max(*entry);
+        }
+    }
+
+    fn fold(&mut self) {
+        if let Some(newest) = self.shards.values().max().copied() {
+            self.raise(newest);
+        }
+    }
 }
 
 impl Token {
     /// A session that has seen nothing.
     pub const fn new(cluster: ClusterId) -> Self {
-        Self { cluster, map_version: 0, shards: BTreeMap::new(), logs: BTreeMap::new() }
+        Self { cluster, map_version: 0, logs: BTreeMap::new() }
     }
 
     /// The position that reads of `shard`, which lives in `log`, must not fall behind.
     pub fn floor(&self, shard: ShardId, log: LogId) -> Position {
-        let by_shard = self.shards.get(&shard).copied().unwrap_or_default();
-        by_shard.max(self.logs.get(&log).copied().unwrap_or_default())
+        let seen = self.logs.get(&log);
+        seen.map_or(Position::ZERO, |seen| seen.shards.get(&shard).copied().unwrap_or_default().max(seen.log))
     }
 
-    /// Remembers that the session has seen `shard` at `position`; `log_of` tells where shards live, for when the token grows too
-    /// large and its shards are folded.
+    /// Remembers that the session has seen `shard` at `position`; `log_of` tells where shards live.
     pub fn see(&mut self, shard: ShardId, position: Position, log_of: impl Fn(ShardId) -> LogId) {
-        if self.logs.get(&log_of(shard)).is_some_and(|p| *p >= position) {
-            return;
-        }
-        let entry = self.shards.entry(shard).or_default();
-        *entry = position.max(*entry);
-        if self.shards.len() + self.logs.len() > MAX_ENTRIES {
-            for (shard, position) in std::mem::take(&mut self.shards) {
-                let entry = self.logs.entry(log_of(shard)).or_default();
-                *entry = position.max(*entry);
-            }
-        }
+        self.logs.entry(log_of(shard)).or_default().see(shard, position);
+        self.bound();
+    }
+
+    /// Remembers that the session has seen everything in `log` up to `position`.
+    pub fn see_log(&mut self, log: LogId, position: Position) {
+        self.logs.entry(log).or_default().raise(position);
+        self.bound();
+    }
+
+    /// Where a stream of the log's changes goes on that is to miss nothing of what the session has not seen: at the log's own
+    /// position, else at the smallest of its shards'. `None` when the session has seen nothing of the log.
+    pub fn resume_point(&self, log: LogId) -> Option<Position> {
+        let seen = self.logs.get(&log)?;
+        if seen.log == Position::ZERO { seen.shards.values().min().copied() } else { Some(seen.log) }
     }
 
     /// Merges what another token of the same session has seen.
-    pub fn merge(&mut self, other: &Self, log_of: impl Fn(ShardId) -> LogId) {
+    pub fn merge(&mut self, other: &Self) {
         self.map_version = self.map_version.max(other.map_version);
-        for (log, position) in &other.logs {
-            let entry = self.logs.entry(*log).or_default();
-            *entry = (*position).max(*entry);
+        for (log, others) in &other.logs {
+            let seen = self.logs.entry(*log).or_default();
+            seen.raise(others.log);
+            others.shards.iter().for_each(|(shard, position)| seen.see(*shard, *position));
         }
-        for (shard, position) in &other.shards {
-            self.see(*shard, *position, &log_of);
+        self.bound();
+    }
+
+    /// Folds shards into their logs when there are too many: a floor that is too high costs a trip, one that is too low a promise.
+    fn bound(&mut self) {
+        if self.logs.values().map(|seen| 1 + seen.shards.len()).sum::<usize>() > MAX_ENTRIES {
+            self.logs.values_mut().for_each(Seen::fold);
         }
     }
 
@@ -72,17 +114,21 @@ impl Token {
 
     /// As text that metadata can carry.
     pub fn encode(&self) -> String {
-        let mut out = Vec::with_capacity(33 + self.shards.len() * 20 + self.logs.len() * 20);
+        let shards: usize = self.logs.values().map(|seen| seen.shards.len()).sum();
+        let mut out = Vec::with_capacity(27 + self.logs.len() * 22 + shards * 20);
         out.push(VERSION);
         out.extend(self.cluster.0);
         out.extend(self.map_version.to_be_bytes());
-        out.extend((self.shards.len() as u16).to_be_bytes());
         out.extend((self.logs.len() as u16).to_be_bytes());
-        let shards = self.shards.iter().map(|(s, p)| (s.0, p));
-        for (number, position) in shards.chain(self.logs.iter().map(|(l, p)| (l.0, p))) {
+        let put = |number: u32, position: &Position, out: &mut Vec<u8>| {
             out.extend(number.to_be_bytes());
             out.extend(position.epoch.to_be_bytes());
             out.extend(position.lsn.to_be_bytes());
+        };
+        for (log, seen) in &self.logs {
+            put(log.0, &seen.log, &mut out);
+            out.extend((seen.shards.len() as u16).to_be_bytes());
+            seen.shards.iter().for_each(|(shard, position)| put(shard.0, position, &mut out));
         }
         URL_SAFE_NO_PAD.encode(out)
     }
@@ -113,12 +159,13 @@ impl Token {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut token = Self::new(ClusterId(reader.bytes16()?));
         token.map_version = reader.u64()?;
-        let (shards, logs) = (reader.u16()?, reader.u16()?);
-        for _ in 0..shards {
-            token.shards.insert(ShardId(reader.u32()?), Position::new(reader.u64()?, reader.u64()?));
-        }
-        for _ in 0..logs {
-            token.logs.insert(LogId(reader.u32()?), Position::new(reader.u64()?, reader.u64()?));
+        for _ in 0..reader.u16()? {
+            let log = LogId(reader.u32()?);
+            let mut seen = Seen { log: Position::new(reader.u64()?, reader.u64()?), ..Seen::default() };
+            for _ in 0..reader.u16()? {
+                seen.shards.insert(ShardId(reader.u32()?), Position::new(reader.u64()?, reader.u64()?));
+            }
+            token.logs.insert(log, seen);
         }
         Some(token)
     }

@@ -61,21 +61,24 @@ proptest! {
     #[test]
     fn tokens_survive_their_text_and_never_forget(
         seen in prop::collection::vec((0u32..2_000, 1u64..4, 0u64..1_000), 0..700),
+        logs in 1u32..5,
         split in any::<prop::sample::Index>(),
     ) {
+        // Whoever merges does not know which shard lives where, even when what it merges is too much for one token.
+        let log_of = |shard: ShardId| LogId(shard.0 % logs);
         let (mut a, mut b) = (Token::new(CLUSTER), Token::new(CLUSTER));
         let half = if seen.is_empty() { 0 } else { split.index(seen.len()) };
         for (n, (shard, epoch, lsn)) in seen.iter().enumerate() {
             let token = if n < half { &mut a } else { &mut b };
-            token.see(ShardId(*shard), Position::new(*epoch, *lsn), |_| LOG);
+            token.see(ShardId(*shard), Position::new(*epoch, *lsn), log_of);
         }
-        a.merge(&b, |_| LOG);
+        a.merge(&b);
         let text = a.encode();
         prop_assert!(text.len() <= tao_model::limits::MAX_TOKEN);
         let read = Token::decode(&text, CLUSTER).unwrap();
         prop_assert_eq!(&read, &a);
         for (shard, epoch, lsn) in seen {
-            prop_assert!(read.floor(ShardId(shard), LOG) >= Position::new(epoch, lsn));
+            prop_assert!(read.floor(ShardId(shard), log_of(ShardId(shard))) >= Position::new(epoch, lsn));
         }
     }
 
@@ -128,4 +131,26 @@ fn edges_are_ordered_newest_first() {
     let mut keys = [key(1, 5), key(2, 1), key(1, 9), key(2, 3)];
     keys.sort();
     assert_eq!(keys, [key(2, 3), key(2, 1), key(1, 9), key(1, 5)]);
+}
+
+#[test]
+fn a_token_resumes_a_log_where_nothing_is_missed() {
+    let at = |lsn| Position::new(1, lsn);
+    let log_of = |shard: ShardId| LogId(shard.0 / 100);
+    let mut token = Token::new(CLUSTER);
+    assert_eq!(token.resume_point(LogId(0)), None);
+    for (shard, lsn) in [(1, 10), (2, 5), (101, 3)] {
+        token.see(ShardId(shard), at(lsn), log_of);
+    }
+    assert_eq!(token.resume_point(LogId(0)), Some(at(5)), "shard 2 has been seen up to there only");
+    assert_eq!(token.resume_point(LogId(1)), Some(at(3)));
+    token.see_log(LogId(0), at(7));
+    assert_eq!(token.resume_point(LogId(0)), Some(at(7)));
+    assert_eq!(token.floor(ShardId(1), LogId(0)), at(10), "what was seen beyond it stays a floor");
+    assert_eq!((token.floor(ShardId(2), LogId(0)), token.floor(ShardId(50), LogId(0))), (at(7), at(7)));
+    token.see_log(LogId(0), at(6));
+    assert_eq!(Token::decode(&token.encode(), CLUSTER).unwrap().resume_point(LogId(0)), Some(at(7)));
+    let mut covered = token.clone();
+    covered.see_log(LogId(0), at(10));
+    assert!(covered.encode().len() < token.encode().len(), "shards that the log covers take no room");
 }

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tao_model::{
-    AssocRef, Change, ChangeKind, Error, ListDelta, ObjectId, ObjectUpdate, Placement, Position, Result, ShardId,
-    TypeId, Write, WriteOutcome, WriteResult,
+    AssocRef, Change, ChangeKind, Error, ItemOutcome, ListDelta, LogId, ObjectId, ObjectUpdate, Placement, Position,
+    Result, ShardId, TypeId, Write, WriteOutcome, WriteResult,
 };
 
 use crate::{data, edges, internal};
@@ -14,7 +14,7 @@ use crate::{data, edges, internal};
 const LOG_VERSION: u8 = 1;
 
 /// A message that a peer sent and this version can't read.
-fn unreadable(what: &str) -> Error {
+pub(crate) fn unreadable(what: &str) -> Error {
     Error::Internal { what: format!("a peer sent a message that this version can't read: {what}") }
 }
 
@@ -164,6 +164,13 @@ impl From<&Write> for internal::Write {
                 id2: edge.id2.get(),
                 new_atype: new_atype.0,
             }),
+            Write::Batch(batch) => Kind::Batch(internal::WriteBatch {
+                conditions: batch.conditions.iter().map(Into::into).collect(),
+                writes: batch.writes.iter().map(Into::into).collect(),
+            }),
+            Write::Intents { source, intents } => {
+                Kind::Intents(internal::Intents { source: source.0, intents: intents.iter().map(Into::into).collect() })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -202,24 +209,45 @@ impl TryFrom<internal::Write> for Write {
             Kind::AssocChangeType(w) => {
                 Self::AssocChangeType { edge: edge(w.id1, w.atype, w.id2)?, new_atype: TypeId(w.new_atype) }
             }
+            Kind::Batch(batch) => Self::Batch(batch.try_into()?),
+            Kind::Intents(w) => Self::Intents {
+                source: LogId(w.source),
+                intents: w.intents.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
+            },
         })
     }
 }
 
 impl From<&WriteOutcome> for internal::Written {
     fn from(outcome: &WriteOutcome) -> Self {
+        let item = |item: &ItemOutcome| internal::ItemWritten {
+            object: item.result.object.clone(),
+            edge: item.result.edge.clone(),
+            count: item.result.count,
+            applied: item.result.applied,
+            changes: item.changes as u32,
+            pending: item.pending.iter().map(Into::into).collect(),
+            skipped: item.skipped,
+        };
         Self {
             object: outcome.result.object.clone(),
             edge: outcome.result.edge.clone(),
             count: outcome.result.count,
             applied: outcome.result.applied,
             changes: outcome.changes.iter().map(Into::into).collect(),
+            pending: outcome.pending.iter().map(Into::into).collect(),
+            items: outcome.items.iter().map(item).collect(),
         }
     }
 }
 
 /// A write's outcome that a peer sent, at the reply's `as_of`.
 pub fn outcome(written: internal::Written, position: Position) -> Result<WriteOutcome> {
+    let item = |item: internal::ItemWritten| {
+        let result = WriteResult { object: item.object, edge: item.edge, count: item.count, applied: item.applied };
+        let pending = item.pending.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
+        Ok(ItemOutcome { result, changes: item.changes as usize, pending, skipped: item.skipped })
+    };
     Ok(WriteOutcome {
         result: WriteResult {
             object: written.object,
@@ -229,6 +257,8 @@ pub fn outcome(written: internal::Written, position: Position) -> Result<WriteOu
         },
         position,
         changes: changes(written.changes)?,
+        pending: written.pending.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
+        items: written.items.into_iter().map(item).collect::<Result<_>>()?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes};
 use prost::Message as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, encoded_len_varint};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encoded_len_varint};
 use tao_model::limits::{MAX_DATA, MAX_FIELD_NAME, MAX_FIELDS};
 use tao_model::{Data, Object, Value, Violations};
 
@@ -89,6 +89,23 @@ fn value_to_proto(value: &Value) -> v1::Value {
         }
     };
     v1::Value { kind: Some(kind) }
+}
+
+/// The name of an encoded object's type; `None` when it has none, or is corrupt.
+pub fn object_type(mut object: &[u8]) -> Option<&str> {
+    // Fields are encoded in the order of their numbers: the id, then the type.
+    let (tag, wire_type) = decode_key(&mut object).ok()?;
+    if (tag, wire_type) == (1, WireType::Varint) {
+        decode_varint(&mut object).ok()?;
+        let next = decode_key(&mut object).ok()?;
+        if next != (2, WireType::LengthDelimited) {
+            return None;
+        }
+    } else if (tag, wire_type) != (2, WireType::LengthDelimited) {
+        return None;
+    }
+    let len = usize::try_from(decode_varint(&mut object).ok()?).ok()?;
+    std::str::from_utf8(object.get(..len)?).ok()
 }
 
 /// As a map of the API.

@@ -24,6 +24,11 @@ pub fn encode_edge(edge: &Edge) -> Bytes {
     out.into()
 }
 
+/// An edge of which only the other end is known, as tao.v1.Assoc, without id1 and type.
+pub fn encode_end(id2: ObjectId) -> Bytes {
+    encode_edge(&Edge { id2, time: 0, data: Bytes::new() })
+}
+
 /// Prefixes id1 and type to an encoded edge, as the answers to writes have it.
 pub fn full_assoc(id1: ObjectId, type_name: &str, edge: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(edge.len() + type_name.len() + 14);

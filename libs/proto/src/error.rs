@@ -13,7 +13,7 @@ use crate::{internal, v1};
 pub const DOMAIN: &str = "tao";
 
 /// The code that an error has at the public door.
-pub const fn code(error: &Error) -> Code {
+pub fn code(error: &Error) -> Code {
     match error {
         Error::InvalidArgument { .. } => Code::InvalidArgument,
         Error::NotFound { .. } => Code::NotFound,
@@ -28,21 +28,24 @@ pub const fn code(error: &Error) -> Code {
         | Error::TokenFromFuture { .. }
         | Error::IdempotencyKeyReused { .. } => Code::FailedPrecondition,
         Error::ChangesExpired { .. } => Code::OutOfRange,
-        Error::CrossDatabase { .. } => Code::Unimplemented,
         Error::AnswerTooLarge | Error::Overloaded { .. } => Code::ResourceExhausted,
         Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::Cancelled => Code::Cancelled,
         Error::WrongShard { .. } | Error::Unavailable { .. } => Code::Unavailable,
+        Error::Item { error, .. } => code(error),
         Error::Internal { .. } => Code::Internal,
     }
 }
 
 /// As a status with google.rpc details.
 pub fn to_status(error: &Error) -> Status {
-    let metadata = HashMap::from([
+    let mut metadata = HashMap::from([
         ("retryable".to_owned(), error.is_retryable().to_string()),
         ("not_applied".to_owned(), error.is_not_applied().to_string()),
     ]);
+    if let Error::Item { item, .. } = error {
+        metadata.insert("item".to_owned(), item.clone());
+    }
     let mut details = ErrorDetails::new();
     details.set_error_info(error.reason(), DOMAIN, metadata);
     if let Error::InvalidArgument { violations } = error {
@@ -79,6 +82,9 @@ fn violations_to_proto(error: &Error) -> Vec<v1::FieldViolation> {
 
 /// For the tier in front.
 pub fn to_peer(error: &Error) -> internal::Error {
+    if let Error::Item { item, error } = error {
+        return internal::Error { item: item.clone(), ..to_peer(error) };
+    }
     let mut out = internal::Error {
         reason: error.reason().to_owned(),
         text: String::new(),
@@ -86,13 +92,13 @@ pub fn to_peer(error: &Error) -> internal::Error {
         retry_after_ms: error.retry_after().map_or(0, |d| d.as_millis() as u64),
         not_applied: error.is_not_applied(),
         numbers: Vec::new(),
+        item: String::new(),
     };
     match error {
         Error::NotFound { what }
         | Error::AlreadyExists { what }
         | Error::TypeMismatch { what }
         | Error::DataTooLarge { what }
-        | Error::CrossDatabase { what }
         | Error::Unavailable { what, .. }
         | Error::Overloaded { what, .. }
         | Error::Internal { what } => out.text.clone_from(what),
@@ -109,13 +115,18 @@ pub fn to_peer(error: &Error) -> internal::Error {
         | Error::AnswerTooLarge
         | Error::TokenOtherCluster
         | Error::DeadlineExceeded { .. }
-        | Error::Cancelled => {}
+        | Error::Cancelled
+        | Error::Item { .. } => {}
     }
     out
 }
 
 /// From the tier behind.
-pub fn from_peer(error: internal::Error) -> Error {
+pub fn from_peer(mut error: internal::Error) -> Error {
+    let item = std::mem::take(&mut error.item);
+    if !item.is_empty() {
+        return Error::Item { item, error: Box::new(from_peer(error)) };
+    }
     let text = error.text;
     let not_applied = error.not_applied;
     let retry_after = Duration::from_millis(error.retry_after_ms);
@@ -138,7 +149,6 @@ pub fn from_peer(error: internal::Error) -> Error {
         ("NUMBER_OVERFLOW", _) => Error::NumberOverflow { field: text },
         ("ANSWER_TOO_LARGE", _) => Error::AnswerTooLarge,
         ("CHANGES_EXPIRED", [epoch, lsn]) => Error::ChangesExpired { after: Position::new(*epoch, *lsn) },
-        ("CROSS_DATABASE", _) => Error::CrossDatabase { what: text },
         ("WRONG_SHARD", [shard]) => Error::WrongShard { shard: *shard as u32 },
         ("TOKEN_OTHER_CLUSTER", _) => Error::TokenOtherCluster,
         ("HISTORY_UNDONE", [seen_epoch, lsn, epoch]) => {
@@ -178,7 +188,7 @@ mod tests {
             Error::NotANumber { field: what() },
             Error::NumberOverflow { field: what() },
             Error::AnswerTooLarge,
-            Error::CrossDatabase { what: what() },
+            Error::VersionMismatch { id: 1, expected: 2, actual: 3 }.of_item("writes[3]"),
             Error::WrongShard { shard: 4 },
             Error::TokenOtherCluster,
             Error::HistoryUndone { seen: position, epoch: 5 },

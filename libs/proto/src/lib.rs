@@ -5,6 +5,7 @@ pub mod convert;
 pub mod data;
 pub mod edges;
 pub mod error;
+pub mod intents;
 
 pub use answer::Answer;
 

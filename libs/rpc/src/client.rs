@@ -168,7 +168,19 @@ impl TierClient {
 
     /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
-        let (address, options) = (self.inner.address.clone(), self.inner.options.clone());
+        self.open(request, None).await
+    }
+
+    /// The same, with another window than the options have.
+    pub(crate) async fn open(
+        &self,
+        request: SubscribeRequest,
+        window: Option<u32>,
+    ) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
+        let (address, mut options) = (self.inner.address.clone(), self.inner.options.clone());
+        if let Some(stream_window) = window {
+            options = Arc::new(LinkOptions { stream_window, ..(*options).clone() });
+        }
         let peer = self.inner.lines[0].peer().to_owned();
         // On the client's runtime: the connection must outlive the caller's.
         let connecting = self.inner.runtime.spawn(async move {

@@ -116,11 +116,33 @@ impl TierGroup {
         &self,
         key: u64,
         request: SubscribeRequest,
-    ) -> Result<(BoxStream<'static, Result<SubscribeResponse>>, Follows<'_>)> {
+    ) -> Result<(BoxStream<'static, Result<SubscribeResponse>>, Follows)> {
+        self.open(key, request, None).await
+    }
+
+    /// The same, with at most so many bytes on their way that the subscriber has not taken.
+    pub async fn subscribe_within(
+        &self,
+        key: u64,
+        request: SubscribeRequest,
+        window: u32,
+    ) -> Result<(BoxStream<'static, Result<SubscribeResponse>>, Follows)> {
+        self.open(key, request, Some(window)).await
+    }
+
+    async fn open(
+        &self,
+        key: u64,
+        request: SubscribeRequest,
+        window: Option<u32>,
+    ) -> Result<(BoxStream<'static, Result<SubscribeResponse>>, Follows)> {
         let mut last = Error::unavailable("no server is configured");
         for member in self.ranked(key) {
-            match member.client.subscribe(request.clone()).await {
-                Ok(events) => return Ok((events, Follows { group: self, member })),
+            match member.client.open(request.clone(), window).await {
+                Ok(events) => {
+                    let place = self.members.iter().position(|m| std::ptr::eq(m, member)).unwrap_or_default();
+                    return Ok((events, Follows { group: self.clone(), place }));
+                }
                 Err(error) => last = error,
             }
             self.suspect(member);
@@ -150,20 +172,22 @@ impl TierGroup {
 }
 
 /// Which server a stream comes from, for when it turns out to be silent.
-pub struct Follows<'a> {
-    group: &'a TierGroup,
-    member: &'a Member,
+#[derive(Debug)]
+pub struct Follows {
+    group: TierGroup,
+    place: usize,
 }
 
-impl Follows<'_> {
+impl Follows {
     /// The stream broke: another server is asked next, if there is one.
     pub fn broke(&self) {
-        self.group.suspect(self.member);
+        self.group.suspect(&self.group.members[self.place]);
     }
 
     /// The stream's server.
     pub fn server(&self) -> String {
-        self.member.client.address().authority().map_or_else(String::new, ToString::to_string)
+        let address = self.group.members[self.place].client.address();
+        address.authority().map_or_else(String::new, ToString::to_string)
     }
 }
 

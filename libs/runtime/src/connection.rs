@@ -23,6 +23,23 @@ use crate::layer::{Instrumented, Measured};
 use crate::listener::Listener;
 use crate::serve::ServeOptions;
 
+/// In every request's extensions: begins when its connection is to end, by age or with the server. Streams without an end of their
+/// own end then, politely, so that their callers go on elsewhere.
+#[derive(Debug, Clone)]
+pub struct Ending(CancellationToken);
+
+impl Ending {
+    /// Of a connection that never ends.
+    pub fn never() -> Self {
+        Self(CancellationToken::new())
+    }
+
+    /// Waits for it.
+    pub fn begun(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.clone().cancelled_owned()
+    }
+}
+
 /// Drives a connection. Must be polled on the runtime that the connection is to belong to.
 pub(crate) async fn drive<L: Listener>(
     conn: L::Conn,
@@ -38,7 +55,8 @@ pub(crate) async fn drive<L: Listener>(
             return;
         }
     };
-    let service = PerConnection { service, info: io.connect_info() };
+    let ending = CancellationToken::new();
+    let service = PerConnection { service, info: io.connect_info(), ending: Ending(ending.clone()) };
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let mut age = pin!(wait(options.max_connection_age.map(vary)));
@@ -56,10 +74,12 @@ pub(crate) async fn drive<L: Listener>(
             }
             () = drain.cancelled(), if !draining => {
                 draining = true;
+                ending.cancel();
                 connection.as_mut().graceful_shutdown();
             }
             () = &mut age, if !draining => {
                 draining = true;
+                ending.cancel();
                 connection.as_mut().graceful_shutdown();
                 grace.set(wait(options.max_connection_age_grace));
             }
@@ -99,6 +119,7 @@ fn vary(time: Duration) -> Duration {
 struct PerConnection<I> {
     service: Instrumented<Routes>,
     info: I,
+    ending: Ending,
 }
 
 impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>> for PerConnection<I> {
@@ -108,6 +129,7 @@ impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.info.clone());
+        request.extensions_mut().insert(self.ending.clone());
         let mut service = self.service.clone();
         Box::pin(async move { service.call(request.map(Body::new)).await })
     }

@@ -18,7 +18,8 @@ pub mod workers;
 mod connection;
 mod layer;
 
-pub use admin::serve_admin;
+pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
+pub use connection::Ending;
 pub use health::health_service;
 pub use listener::{Listener, TcpAcceptor};
 pub use metrics::MetricsHandle;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tao_model::{AssocRef, EdgeTime, ObjectId, Position, ShardId, TypeId};
+use tao_model::{AssocRef, EdgeTime, LogId, ObjectId, Position, ShardId, TypeId};
 
 use crate::epoch::NewEpoch;
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::intents::{Delivered, IntentRow};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 /// Why the database did not do it. The driver's text goes to the log, never to a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub(crate) struct Wanted {
     pub outcomes: Vec<String>,
     /// Shards whose `ids_until` matters.
     pub shards: Vec<ShardId>,
+    /// How many intents this log has made.
+    pub intents: bool,
+    /// Logs of whose intents it matters which are done here.
+    pub done: Vec<LogId>,
 }
 
 /// Those of them that exist.
@@ -75,6 +80,10 @@ pub(crate) struct Rows {
     pub outcomes: HashMap<String, OutcomeRow>,
     /// By shard, `ids_until`.
     pub shards: HashMap<ShardId, u64>,
+    /// Intents that this log has made.
+    pub intents: u64,
+    /// The last intent of another log that is done here.
+    pub done: HashMap<LogId, Position>,
 }
 
 /// What a batch writes, in key order. `None`: delete.
@@ -86,12 +95,19 @@ pub(crate) struct WriteBack {
     pub outcomes: BTreeMap<String, OutcomeRow>,
     /// Milliseconds since 1970 up to which a shard's ids are leased.
     pub leases: BTreeMap<ShardId, u64>,
+    /// In order.
+    pub intents: Vec<IntentRow>,
+    pub done: BTreeMap<LogId, Position>,
+    /// Intents that are to be deleted.
+    pub delivered: Vec<Delivered>,
     pub log: Option<LogRow>,
 }
 
 impl WriteBack {
     pub fn is_empty(&self) -> bool {
-        self.log.is_none() && self.outcomes.is_empty() && self.leases.is_empty()
+        let has_rows = self.log.is_some() || !self.outcomes.is_empty() || !self.leases.is_empty();
+        let has_intents = !self.intents.is_empty() || !self.done.is_empty() || !self.delivered.is_empty();
+        !has_rows && !has_intents
     }
 }
 
@@ -185,6 +201,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<AsOf<EdgePage>, Fault>;
     async fn head(&self) -> Result<Position, Fault>;
+    /// See [`crate::Store::intents`].
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault>;
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault>;
     async fn close(&self);
 }
 

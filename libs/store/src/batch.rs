@@ -9,13 +9,15 @@ use tao_model::graph::UpdateError;
 use tao_model::limits::{MAX_DATA, MAX_FIELDS, MAX_TIME_AHEAD, OUTCOME_TTL_MS};
 use tao_model::{
     AssocRef, Change, ChangeKind, Data, Error, Object, ObjectId, ObjectUpdate, Placement, Position, Result, Schema,
-    ShardId, StableHash, TypeId, Violations, Write, WriteOutcome, WriteResult,
+    ShardId, StableHash, Step, TypeId, Violations, Write, WriteOutcome, WriteResult,
 };
 use tao_proto::{convert, data, internal};
 
 use crate::backend::{AssocRow, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
 use crate::edges::encode;
+use crate::intents::Left;
 use crate::shards::Shards;
+use crate::undo::Undo;
 
 /// The version byte of stored answers.
 const ANSWER_VERSION: u8 = 1;
@@ -34,6 +36,10 @@ const MAX_TYPES: usize = 1 << 20;
 /// What a write needs to be loaded before it can be computed.
 pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wanted: &mut Wanted) {
     wanted.outcomes.extend(key.cloned());
+    want_rows(write, lasting, wanted);
+}
+
+fn want_rows(write: &Write, lasting: &Lasting, wanted: &mut Wanted) {
     if let Write::ObjectAdd { placement: Placement::Allocated(id), .. } | Write::ObjectUpsert { id, .. } = write {
         wanted.shards.extend(lasting.shards.unknown(*id));
     }
@@ -52,14 +58,38 @@ pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wante
             want_edge(AssocRef { atype: *new_atype, ..*edge }, lasting, wanted);
             want_ends(*edge, *new_atype, lasting, wanted);
         }
+        Write::Batch(batch) => {
+            // It may be an object of another log that is deleted.
+            wanted.intents = true;
+            batch.writes.iter().for_each(|write| want_rows(write, lasting, wanted));
+            for condition in &batch.conditions {
+                match condition.about() {
+                    Ok(edge) => want_edge(edge, lasting, wanted),
+                    Err(id) => wanted.objects.push(id),
+                }
+            }
+        }
+        Write::Intents { source, intents } => {
+            wanted.done.push(*source);
+            for step in intents.iter().flat_map(|intent| &intent.steps) {
+                match step {
+                    Step::Put { edge, .. } | Step::Remove { edge, .. } => want_edge(*edge, lasting, wanted),
+                    Step::DeleteObject(id) => wanted.objects.push(*id),
+                }
+            }
+        }
     }
 }
 
 fn want_edge(edge: AssocRef, lasting: &Lasting, wanted: &mut Wanted) {
     wanted.shards.extend([edge.id1, edge.id2].into_iter().filter_map(|id| lasting.shards.unknown(id)));
-    for at in [Some(edge), lasting.inverse(edge)].into_iter().flatten() {
-        wanted.assocs.push(at);
-        wanted.counts.push((at.id1, at.atype));
+    for at in [Some(edge), lasting.schema.inverse(edge)].into_iter().flatten() {
+        if lasting.shards.check_served(at.id1).is_ok() {
+            wanted.assocs.push(at);
+            wanted.counts.push((at.id1, at.atype));
+        } else {
+            wanted.intents = true;
+        }
     }
 }
 
@@ -73,13 +103,6 @@ fn want_ends(edge: AssocRef, atype: TypeId, lasting: &Lasting, wanted: &mut Want
 }
 
 impl Lasting {
-    /// The same edge seen from its other end; none when its type has no inverse, or when it is the edge itself.
-    pub fn inverse(&self, edge: AssocRef) -> Option<AssocRef> {
-        let atype = self.schema.assoc(edge.atype)?.inverse?;
-        let inverse = AssocRef { id1: edge.id2, atype, id2: edge.id1 };
-        (inverse != edge).then_some(inverse)
-    }
-
     /// Keeps the memory of types bounded; between batches, since a batch relies on what it did not load.
     pub fn forget_some_types(&mut self) {
         if self.types.len() >= MAX_TYPES {
@@ -97,15 +120,17 @@ pub(crate) struct Overlay<'a> {
     pub back: WriteBack,
     /// All changes so far.
     pub changes: Vec<Change>,
-    head: Position,
-    now_ms: u64,
+    pub head: Position,
+    pub now_ms: u64,
+    /// What an atomic batch must undo when one of its writes fails.
+    pub undo: Option<Vec<Undo>>,
 }
 
 impl<'a> Overlay<'a> {
     pub fn new(lasting: &'a mut Lasting, rows: Rows, head: Position, now_ms: u64) -> Self {
         lasting.types.extend(rows.objects.iter().map(|(id, row)| (*id, row.otype)));
         lasting.types.extend(&rows.types);
-        Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms }
+        Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms, undo: None }
     }
 
     pub fn next_position(&self) -> Position {
@@ -143,20 +168,36 @@ impl<'a> Overlay<'a> {
 
     async fn apply(&mut self, write: &Write) -> Result<WriteOutcome> {
         let before = self.changes.len();
-        let result = match write {
-            Write::ObjectAdd { otype, data, placement } => self.object_add(*otype, data, *placement).await?,
-            Write::ObjectUpdate { id, update, expected_version } => {
-                self.object_update(*id, update, *expected_version)?
+        let mut outcome = WriteOutcome::default();
+        match write {
+            Write::Batch(batch) => outcome.items = self.atomically(batch).await?,
+            Write::Intents { source, intents } => outcome.items = self.intents(*source, intents)?,
+            single => {
+                let mut left = Left::default();
+                outcome.result = self.single(single, &mut left).await?;
+                outcome.pending = self.leave(left);
             }
-            Write::ObjectUpsert { id, otype, data } => self.object_upsert(*id, *otype, data)?,
-            Write::ObjectDelete { id, expected_version } => self.object_delete(*id, *expected_version)?,
-            Write::AssocAdd { edge, time, data } => self.assoc_add(*edge, *time, data)?,
-            Write::AssocDelete { edge } => self.assoc_delete(*edge)?,
-            Write::AssocChangeType { edge, new_atype } => self.assoc_change_type(*edge, *new_atype)?,
-        };
-        let changes = self.changes[before..].to_vec();
-        let position = self.head.plus(self.changes.len() as u64);
-        Ok(WriteOutcome { result, position, changes })
+        }
+        outcome.pending.extend(outcome.items.iter().flat_map(|item| item.pending.iter().copied()));
+        outcome.changes = self.changes[before..].to_vec();
+        outcome.position = self.head.plus(self.changes.len() as u64);
+        Ok(outcome)
+    }
+
+    /// A write by itself; what it has to do in other logs is left.
+    pub async fn single(&mut self, write: &Write, left: &mut Left) -> Result<WriteResult> {
+        match write {
+            Write::ObjectAdd { otype, data, placement } => self.object_add(*otype, data, *placement).await,
+            Write::ObjectUpdate { id, update, expected_version } => self.object_update(*id, update, *expected_version),
+            Write::ObjectUpsert { id, otype, data } => self.object_upsert(*id, *otype, data),
+            Write::ObjectDelete { id, expected_version } => self.object_delete(*id, *expected_version),
+            Write::AssocAdd { edge, time, data } => self.assoc_add(*edge, *time, data, left),
+            Write::AssocDelete { edge } => self.assoc_delete(*edge, left),
+            Write::AssocChangeType { edge, new_atype } => self.assoc_change_type(*edge, *new_atype, left),
+            Write::Batch(_) | Write::Intents { .. } => {
+                Err(Error::Internal { what: "a batch within a batch".to_owned() })
+            }
+        }
     }
 
     async fn object_add(&mut self, otype: TypeId, data: &Data, placement: Placement) -> Result<WriteResult> {
@@ -238,35 +279,52 @@ impl<'a> Overlay<'a> {
         self.lasting.shards.check_served(id)?;
         let Some(row) = self.rows.objects.get(&id) else { return Ok(WriteResult::default()) };
         check_version(id, row, expected)?;
+        Ok(self.remove_object(id))
+    }
+
+    /// Deletes an object, if it is there.
+    pub fn remove_object(&mut self, id: ObjectId) -> WriteResult {
+        if !self.rows.objects.contains_key(&id) {
+            return WriteResult::default();
+        }
+        self.remember_object(id);
         self.rows.objects.remove(&id);
         self.back.objects.insert(id, None);
         self.push(self.next_position(), ChangeKind::Object(id, None));
-        Ok(WriteResult { applied: true, ..WriteResult::default() })
+        WriteResult { applied: true, ..WriteResult::default() }
     }
 
-    fn assoc_add(&mut self, edge: AssocRef, time: Option<u32>, data: &Data) -> Result<WriteResult> {
+    /// The row of an edge that is to be added, if it may be.
+    pub fn edge_row(&self, edge: AssocRef, time: Option<u32>, data: &Data) -> Result<AssocRow> {
         let now = self.now_ms / 1000;
         let time = time.unwrap_or(u32::try_from(now).unwrap_or(u32::MAX));
         let mut violations = Violations::default();
         if u64::from(time) > now + MAX_TIME_AHEAD {
             violations.add("time", format!("{time} is more than a day ahead of the clock, which says {now}"));
         }
-        self.check_ends(edge, &[edge.atype], violations)?;
+        self.check_ends(edge, violations)?;
         self.check_types(edge, edge.atype)?;
-        let row = AssocRow { time, data: data::encode(data) };
-        let applied = self.put_both(edge, &row);
+        Ok(AssocRow { time, data: data::encode(data) })
+    }
+
+    fn assoc_add(&mut self, edge: AssocRef, time: Option<u32>, data: &Data, left: &mut Left) -> Result<WriteResult> {
+        let row = self.edge_row(edge, time, data)?;
+        self.check_ordered_here(edge)?;
+        let applied = self.put_both(edge, &row, left);
         Ok(WriteResult { edge: Some(encode(edge, &row)), count: self.count(edge), applied, object: None })
     }
 
-    fn assoc_delete(&mut self, edge: AssocRef) -> Result<WriteResult> {
-        self.check_ends(edge, &[edge.atype], Violations::default())?;
-        let applied = self.remove_both(edge).is_some();
+    fn assoc_delete(&mut self, edge: AssocRef, left: &mut Left) -> Result<WriteResult> {
+        self.check_ends(edge, Violations::default())?;
+        self.check_ordered_here(edge)?;
+        let applied = self.remove_both(edge, left).is_some();
         Ok(WriteResult { count: self.count(edge), applied, ..WriteResult::default() })
     }
 
-    fn assoc_change_type(&mut self, edge: AssocRef, new_atype: TypeId) -> Result<WriteResult> {
-        self.check_ends(edge, &[edge.atype, new_atype], Violations::default())?;
-        let Some(row) = self.rows.assocs.get(&edge) else {
+    fn assoc_change_type(&mut self, edge: AssocRef, new_atype: TypeId, left: &mut Left) -> Result<WriteResult> {
+        self.check_ends(edge, Violations::default())?;
+        self.check_ordered_here(edge)?;
+        let Some(row) = self.rows.assocs.get(&self.side_here(edge)) else {
             return Err(Error::NotFound { what: self.name(edge) });
         };
         if new_atype == edge.atype {
@@ -275,34 +333,18 @@ impl<'a> Overlay<'a> {
         }
         self.check_types(edge, new_atype)?;
         let new = AssocRef { atype: new_atype, ..edge };
-        let Some(row) = self.remove_both(edge) else {
+        let Some(row) = self.remove_both(edge, left) else {
             return Err(Error::Internal { what: "an edge vanished within a batch".to_owned() });
         };
-        self.put_both(new, &row);
+        self.put_both(new, &row, left);
         Ok(WriteResult { edge: Some(encode(new, &row)), count: self.count(new), applied: true, object: None })
     }
 
-    fn put_both(&mut self, edge: AssocRef, row: &AssocRow) -> bool {
-        let is_new = self.put_edge(edge, row);
-        if let Some(inverse) = self.lasting.inverse(edge) {
-            self.put_edge(inverse, row);
-        }
-        is_new
-    }
-
-    fn remove_both(&mut self, edge: AssocRef) -> Option<AssocRow> {
-        let old = self.remove_edge(edge);
-        if let Some(inverse) = self.lasting.inverse(edge) {
-            self.remove_edge(inverse);
-        }
-        old
-    }
-
-    fn count(&self, edge: AssocRef) -> u64 {
+    pub fn count(&self, edge: AssocRef) -> u64 {
         self.rows.counts.get(&(edge.id1, edge.atype)).map_or(0, |row| row.count)
     }
 
-    fn name(&self, edge: AssocRef) -> String {
+    pub fn name(&self, edge: AssocRef) -> String {
         let name = self.lasting.schema.assoc(edge.atype).map_or("unknown", |t| t.name.as_str());
         format!("edge {name} from {} to {}", edge.id1, edge.id2)
     }
@@ -314,21 +356,12 @@ impl<'a> Overlay<'a> {
         self.lasting.shards.check_served(id)
     }
 
-    /// Both ends may exist; the edge's list is here, and so is its inverse's, where one of the types has an inverse.
-    fn check_ends(&self, edge: AssocRef, atypes: &[TypeId], mut violations: Violations) -> Result<()> {
-        let Lasting { schema, shards, .. } = &*self.lasting;
+    /// Both ends may exist, as far as that is known here.
+    pub fn check_ends(&self, edge: AssocRef, mut violations: Violations) -> Result<()> {
+        let shards = &self.lasting.shards;
         shards.check_allocated("id1", edge.id1, &mut violations);
         shards.check_allocated("id2", edge.id2, &mut violations);
-        violations.check()?;
-        shards.check_served(edge.id1)?;
-        let has_inverse = atypes.iter().any(|t| schema.assoc(*t).is_some_and(|t| t.inverse.is_some()));
-        if has_inverse && shards.check_served(edge.id2).is_err() {
-            let what = self.name(edge);
-            return Err(Error::CrossDatabase {
-                what: format!("{what} has an inverse in another database, which is not possible yet"),
-            });
-        }
-        Ok(())
+        violations.check()
     }
 
     /// An end's type is checked where it is known; an edge to an object that doesn't exist is allowed.
@@ -360,6 +393,7 @@ impl<'a> Overlay<'a> {
     /// Puts an object and gives it back encoded.
     fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
         let encoded = encode_object(&self.lasting.schema, id, &row)?;
+        self.remember_object(id);
         self.rows.objects.insert(id, row.clone());
         self.back.objects.insert(id, Some(row));
         self.push(self.next_position(), ChangeKind::Object(id, Some(encoded.clone())));

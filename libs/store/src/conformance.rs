@@ -1,5 +1,7 @@
 //! What every store must do. Each implementation runs [`run`] on a store of its own, opened with [`Schema::social`].
 
+mod across;
+mod atomic;
 mod concurrent;
 mod history;
 mod logs;
@@ -18,6 +20,8 @@ use tao_proto::{data, v1};
 
 use crate::store::{Scan, Store, WriteContext};
 
+pub use across::{first_shards, run_across};
+
 /// Runs every case. Panics, as tests do, when the store does otherwise. Nobody else may write to the store meanwhile. The random
 /// cases print their seed; the environment variable `TAO_SEED` sets it.
 pub async fn run(store: Arc<dyn Store>) {
@@ -35,6 +39,9 @@ pub async fn run(store: Arc<dyn Store>) {
     suite.large_lists_are_cut().await;
     suite.idempotent_writes().await;
     suite.late_writes_are_not_done().await;
+    suite.batches_are_atomic().await;
+    suite.batches_test_conditions().await;
+    suite.batches_are_bounded_and_repeatable().await;
     suite.ids_are_unique().await;
     suite.pages_under_inserts().await;
     suite.history().await;

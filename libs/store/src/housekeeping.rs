@@ -36,7 +36,8 @@ impl Housekeeping {
         }
     }
 
-    async fn expire(&self) {
+    /// Deletes what has expired by now, in bounded steps.
+    pub async fn expire(&self) {
         let now_ms = self.clock.now_ms();
         let ago = |time: Duration| now_ms.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let cut = LogCut {

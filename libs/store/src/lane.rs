@@ -1,18 +1,23 @@
 //! Group commit: one ordered lane a database. While one batch commits, the next gathers; idle, a write waits for nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tao_model::{Change, Clock, Error, ObjectId, Placement, Position, Result, ShardId, Value, Write, WriteOutcome};
+use tao_model::mutation::{Rule, is_off};
+use tao_model::{
+    Change, Clock, Data, Error, LogId, ObjectId, Placement, Position, Result, ShardId, Step, Value, Write, WriteOutcome,
+};
 use tao_proto::convert;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backend::{Backend, Begun, Fault, LogRow, Rows, Transaction, Wanted, WriteBack};
 use crate::batch::{Lasting, Overlay, want};
 use crate::epoch::NewEpoch;
 use crate::feed::Feed;
+use crate::intents::Delivered;
 use crate::shards::Demand;
 use crate::store::WriteContext;
 
@@ -29,11 +34,32 @@ pub(crate) type Queued = (Job, usize);
 pub(crate) enum Job {
     Write(Write, WriteContext, oneshot::Sender<Result<WriteOutcome>>),
     Allocate(Option<ShardId>, usize, oneshot::Sender<Result<Vec<ObjectId>>>),
+    /// Intents are done and may be deleted.
+    Delivered(Delivered, oneshot::Sender<Result<()>>),
 }
 
 enum Done {
+    Deleted,
     Written(Result<WriteOutcome>),
     Allocated(Result<Vec<ObjectId>>),
+}
+
+impl Done {
+    fn changes(&mut self) -> &mut [Change] {
+        match self {
+            Self::Written(Ok(outcome)) => &mut outcome.changes,
+            Self::Written(Err(_)) | Self::Allocated(_) | Self::Deleted => &mut [],
+        }
+    }
+}
+
+/// A batch that is written and not committed.
+struct Prepared {
+    /// Before its changes.
+    head: Position,
+    transaction: Box<dyn Transaction>,
+    back: WriteBack,
+    changes: Vec<Change>,
 }
 
 impl Job {
@@ -42,7 +68,8 @@ impl Job {
         match (self, done) {
             (Self::Write(_, _, to), Done::Written(result)) => drop(to.send(result)),
             (Self::Allocate(_, _, to), Done::Allocated(result)) => drop(to.send(result)),
-            (Self::Write(..), Done::Allocated(_)) | (Self::Allocate(..), Done::Written(_)) => {}
+            (Self::Delivered(_, to), Done::Deleted) => drop(to.send(Ok(()))),
+            (Self::Write(..) | Self::Allocate(..) | Self::Delivered(..), _) => {}
         }
     }
 
@@ -50,6 +77,7 @@ impl Job {
         match self {
             Self::Write(_, _, to) => drop(to.send(Err(error))),
             Self::Allocate(_, _, to) => drop(to.send(Err(error))),
+            Self::Delivered(_, to) => drop(to.send(Err(error))),
         }
     }
 
@@ -57,27 +85,46 @@ impl Job {
         match self {
             Self::Write(_, context, to) => to.is_closed() || context.deadline.is_some_and(|d| d <= Instant::now()),
             Self::Allocate(_, _, to) => to.is_closed(),
+            Self::Delivered(_, to) => to.is_closed(),
         }
     }
 
     /// About how many bytes of data it writes.
     pub fn bytes(&self) -> usize {
-        let data = match self {
-            Self::Write(
-                Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. },
-                ..,
-            ) => data,
-            Self::Write(Write::ObjectUpdate { update, .. }, ..) => &update.set,
-            Self::Write(Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. }, ..)
-            | Self::Allocate(..) => return JOB_BYTES,
-        };
-        let value = |value: &Value| match value {
-            Value::String(text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Bool(_) | Value::Int64(_) | Value::Double(_) | Value::Timestamp(..) => 8,
-        };
-        data.iter().map(|(name, v)| name.len() + value(v) + 8).sum::<usize>() + JOB_BYTES
+        match self {
+            Self::Write(write, ..) => write_bytes(write),
+            Self::Allocate(..) | Self::Delivered(..) => JOB_BYTES,
+        }
     }
+}
+
+/// About how many bytes of data a write takes.
+fn write_bytes(write: &Write) -> usize {
+    let data = match write {
+        Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. } => data,
+        Write::ObjectUpdate { update, .. } => &update.set,
+        Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. } => return JOB_BYTES,
+        Write::Batch(batch) => {
+            return JOB_BYTES * batch.conditions.len() + batch.writes.iter().map(write_bytes).sum::<usize>();
+        }
+        Write::Intents { intents, .. } => {
+            let step = |step: &Step| match step {
+                Step::Put { data, .. } => data.len() + JOB_BYTES,
+                Step::Remove { .. } | Step::DeleteObject(_) => JOB_BYTES,
+            };
+            return intents.iter().flat_map(|intent| &intent.steps).map(step).sum();
+        }
+    };
+    data_bytes(data) + JOB_BYTES
+}
+
+fn data_bytes(data: &Data) -> usize {
+    let value = |value: &Value| match value {
+        Value::String(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Bool(_) | Value::Int64(_) | Value::Double(_) | Value::Timestamp(..) => 8,
+    };
+    data.iter().map(|(name, v)| name.len() + value(v) + 8).sum()
 }
 
 /// The lane's task.
@@ -90,6 +137,10 @@ pub(crate) struct Lane {
     pub lasting: Lasting,
     /// Where this lane left the log, or found it.
     pub left: Position,
+    /// The last intent that was committed here.
+    pub intents_made: watch::Sender<Position>,
+    /// By other log, the last of its intents that was done here.
+    pub intents_done: watch::Sender<HashMap<LogId, Position>>,
 }
 
 impl Lane {
@@ -127,22 +178,31 @@ impl Lane {
     /// one that can't be applied is lost.
     async fn commit(&mut self, batch: Vec<Job>) {
         metrics::histogram!("tao_store_batch_writes").record(batch.len() as f64);
-        match self.attempt(&batch).await {
-            Ok(done) => batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
-            Err(Fault::Refused) if batch.len() > 1 => {
-                tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
-                for job in batch {
-                    Box::pin(self.commit(vec![job])).await;
-                }
+        let fault = match self.prepare(&batch).await {
+            Ok((done, prepared)) if is_off(Rule::AnsweredOnceCommitted) => {
+                batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done));
+                let _ = self.finish(prepared).await;
+                return;
             }
-            Err(fault) => {
-                let error = error(fault);
-                batch.into_iter().for_each(|job| job.fail(error.clone()));
-                if fault == Fault::InDoubt {
-                    // If it happened, subscribers hear of it from the database.
-                    self.feed.ask();
-                }
+            Ok((done, prepared)) => match self.finish(prepared).await {
+                Ok(()) => return batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
+                Err(fault) => fault,
+            },
+            Err(fault) => fault,
+        };
+        self.lasting.shards.abandon();
+        if fault == Fault::Refused && batch.len() > 1 {
+            tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
+            for job in batch {
+                Box::pin(self.commit(vec![job])).await;
             }
+            return;
+        }
+        let error = error(fault);
+        batch.into_iter().for_each(|job| job.fail(error.clone()));
+        if fault == Fault::InDoubt {
+            // If it happened, subscribers hear of it from the database.
+            self.feed.ask();
         }
     }
 
@@ -167,24 +227,32 @@ impl Lane {
         Ok(begun)
     }
 
-    async fn attempt(&mut self, batch: &[Job]) -> Result<Vec<Done>, Fault> {
+    /// Everything but the commit.
+    async fn prepare(&mut self, batch: &[Job]) -> Result<(Vec<Done>, Prepared), Fault> {
         let Begun { head, shards_version, mut transaction } = self.begin().await?;
-        let done = self.compute(batch, head, shards_version, &mut *transaction).await;
-        let (done, back, changes) = match done {
-            Ok(computed) => computed,
-            Err(fault) => {
-                self.lasting.shards.abandon();
-                return Err(fault);
+        if self.lasting.shards.is_stale(shards_version) {
+            self.lasting.shards.update(shards_version, &transaction.shards().await?);
+        }
+        let (mut done, back, changes) = self.compute(batch, head, &mut *transaction).await?;
+        if !back.is_empty() {
+            transaction.write(&back).await?;
+        }
+        if is_off(Rule::ChangePositions) {
+            let last = head.plus(changes.len() as u64);
+            for change in done.iter_mut().flat_map(Done::changes) {
+                change.position = last;
             }
-        };
+        }
+        Ok((done, Prepared { head, transaction, back, changes }))
+    }
+
+    async fn finish(&mut self, prepared: Prepared) -> Result<(), Fault> {
+        let Prepared { head, transaction, back, changes } = prepared;
         if back.is_empty() {
             transaction.end().await;
-            return Ok(done);
+            return Ok(());
         }
-        if let Err(fault) = transaction.commit().await {
-            self.lasting.shards.abandon();
-            return Err(fault);
-        }
+        transaction.commit().await?;
         self.lasting.shards.confirm();
         for (id, row) in back.objects {
             match row {
@@ -196,20 +264,23 @@ impl Lane {
             self.left = log.last;
             self.feed.committed(log, head, &changes);
         }
-        Ok(done)
+        // Whoever waits for these finds the commit in the ring.
+        if let Some(last) = back.intents.last() {
+            self.intents_made.send_replace(last.position);
+        }
+        if !back.done.is_empty() {
+            self.intents_done.send_modify(|done| done.extend(&back.done));
+        }
+        Ok(())
     }
 
-    /// Everything but the commit.
+    /// What the writes do, in queue order, over the rows that they touch.
     async fn compute(
         &mut self,
         batch: &[Job],
         head: Position,
-        shards_version: i64,
         transaction: &mut dyn Transaction,
     ) -> Result<(Vec<Done>, WriteBack, Vec<Change>), Fault> {
-        if self.lasting.shards.is_stale(shards_version) {
-            self.lasting.shards.update(shards_version, &transaction.shards().await?);
-        }
         self.lasting.forget_some_types();
         let now_ms = self.clock.now_ms();
         let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
@@ -217,7 +288,8 @@ impl Lane {
             match job {
                 Job::Write(write, context, _) => {
                     want(write, context.idempotency_key.as_ref(), &self.lasting, &mut wanted);
-                    if let Write::ObjectAdd { placement, .. } = write {
+                    for part in write.parts() {
+                        let Write::ObjectAdd { placement, .. } = part else { continue };
                         match placement {
                             Placement::Anywhere => demand.add(None, 1),
                             Placement::Shard(shard) => demand.add(Some(*shard), 1),
@@ -225,6 +297,7 @@ impl Lane {
                         }
                     }
                 }
+                Job::Delivered(..) => {}
                 Job::Allocate(shard, count, _) => demand.add(*shard, *count),
             }
         }
@@ -243,13 +316,14 @@ impl Lane {
                     Done::Written(overlay.write(write, context.idempotency_key.as_ref()).await)
                 }
                 Job::Allocate(shard, count, _) => Done::Allocated(overlay.allocate(*shard, *count).await),
+                Job::Delivered(delivered, _) => {
+                    overlay.back.delivered.push(delivered.clone());
+                    Done::Deleted
+                }
             });
         }
         let Overlay { changes, mut back, .. } = overlay;
         back.log = log_row(&changes, head, now_ms);
-        if !back.is_empty() {
-            transaction.write(&back).await?;
-        }
         Ok((done, back, changes))
     }
 }
@@ -287,11 +361,12 @@ impl Wanted {
         unique(&mut self.counts);
         unique(&mut self.outcomes);
         unique(&mut self.shards);
+        unique(&mut self.done);
     }
 
     pub fn is_empty(&self) -> bool {
-        let Self { objects, types, assocs, counts, outcomes, shards } = self;
+        let Self { objects, types, assocs, counts, outcomes, shards, intents, done } = self;
         let rows = objects.is_empty() && types.is_empty() && assocs.is_empty() && counts.is_empty();
-        rows && outcomes.is_empty() && shards.is_empty()
+        rows && outcomes.is_empty() && shards.is_empty() && !intents && done.is_empty()
     }
 }

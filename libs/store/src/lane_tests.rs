@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tao_model::{
-    ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema, ShardSet,
-    SystemClock, TypeId, Value, Write,
+    Clock, ClusterId, ClusterInfo, Data, EdgeTime, Error, IdLayout, LogId, ObjectId, Placement, Position, Schema,
+    ShardId, ShardSet, SystemClock, TypeId, Value, Write,
 };
 use tao_stream::Origin;
 use tokio::sync::Semaphore;
@@ -18,10 +18,11 @@ use crate::backend::{
     Backend, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
 };
 use crate::epoch::NewEpoch;
+use crate::housekeeping::Housekeeping;
 use crate::listener::Listener;
 use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::open::{OpenOptions, start};
-use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
 const START: Position = Position::new(1_900_000_000, 0);
 
@@ -119,6 +120,14 @@ impl Backend for Shared {
         max_bytes: usize,
     ) -> Result<AsOf<EdgePage>, Fault> {
         self.0.memory.edges(key, id2s, times, max_bytes).await
+    }
+
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        self.0.memory.intents(shards, after, limit).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        self.0.memory.intents_waiting().await
     }
 
     async fn head(&self) -> Result<Position, Fault> {
@@ -284,6 +293,41 @@ async fn a_log_that_ends_before_what_was_seen_begins_an_epoch() {
     assert_eq!(listener.position.epoch, next.epoch);
     let more = write(&store, add("d", Value::Int64(1))).await.unwrap();
     listener.up_to(more).await.unwrap();
+}
+
+/// A clock that stands.
+struct At(u64);
+
+impl Clock for At {
+    fn now_ms(&self) -> u64 {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_kept_for_who_lags_but_not_for_ever() {
+    let faults = Faults::new();
+    let store = faults.store().await;
+    for n in 0..3 {
+        write(&store, add("n", Value::Int64(n))).await.unwrap();
+    }
+    let mut slow = Listener::open(&store, Origin::After(START.plus(1))).await.unwrap();
+    let after = async |hours: u64| {
+        let clock = Arc::new(At(SystemClock.now_ms() + hours * 3_600_000 + 60_000));
+        let (backend, ring) = (Arc::new(Shared(faults.clone())), store.ring().clone());
+        Housekeeping { backend, clock, ring, log_retention: Duration::from_hours(1) }.expire().await;
+    };
+    after(0).await;
+    assert_eq!(store.log_after(START, 1).await.unwrap().len(), 1, "young");
+    after(1).await;
+    let expired = store.log_after(START, 1).await;
+    assert!(matches!(expired, Err(Error::ChangesExpired { .. })), "{expired:?}");
+    assert_eq!(store.log_after(START.plus(1), 1 << 20).await.unwrap().len(), 2, "the slowest still needs these");
+    after(4).await;
+    let expired = store.log_after(START.plus(1), 1).await;
+    assert!(matches!(expired, Err(Error::ChangesExpired { .. })), "{expired:?}");
+    assert_eq!(store.log_after(START.plus(3), 1).await, Ok(vec![]), "at the end nothing is missing");
+    assert_eq!(slow.up_to(START.plus(3)).await.unwrap().len(), 2, "memory may have what the log has not");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Durable storage: one log a database, group commit, reads that know their position. PostgreSQL and SQLite through sqlx, and memory
 //! for simulations; all behind [`Store`], all passing [`conformance`].
 
+mod atomic;
 mod backend;
 mod batch;
 #[cfg(feature = "conformance")]
@@ -9,6 +10,8 @@ mod edges;
 mod epoch;
 mod feed;
 mod housekeeping;
+mod intents;
+mod intents_sql;
 mod lane;
 #[cfg(test)]
 mod lane_tests;
@@ -21,8 +24,9 @@ mod rows;
 mod shards;
 mod sqlite;
 mod store;
+mod undo;
 mod working;
 
 pub use memory::{Dump, Interference, MemoryDatabase, Snapshot};
 pub use open::{OpenError, OpenOptions, open};
-pub use store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::{
-    AssocRef, Change, Clock, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result as Answer, ShardId, ShardSet, TypeId,
+    AssocRef, Change, Clock, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, Result as Answer, ShardId, ShardSet,
+    TypeId,
 };
 use tao_proto::convert;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
@@ -17,7 +18,8 @@ use crate::backend::{
     Rows, ShardRow, Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::intents::{Delivered, IntentRow};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, StoredIntent};
 
 #[derive(Default, Clone)]
 pub(crate) struct State {
@@ -30,6 +32,9 @@ pub(crate) struct State {
     leases: HashMap<ShardId, u64>,
     shards_version: i64,
     log: VecDeque<LogRow>,
+    /// How many were made, and those that are not deleted.
+    intents: (u64, BTreeMap<Position, IntentRow>),
+    done: HashMap<LogId, Position>,
 }
 
 /// A database in memory. It outlives the stores that are opened on it, so that a simulation can crash and restart them, and several
@@ -298,6 +303,28 @@ impl Backend for MemoryBackend {
         self.database.read(look).await
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let look = |state: &mut State| {
+            let found = state.intents.1.values().filter(|row| row.position > after && shards.contains(&row.shard));
+            let intents = found.take(limit).map(|row| StoredIntent {
+                position: row.position,
+                shard: row.shard,
+                payload: row.payload.clone().into(),
+            });
+            IntentPage { head: Position::new(state.head.epoch, state.intents.0), intents: intents.collect() }
+        };
+        self.database.read(look).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let look = |state: &mut State| {
+            let rows = &state.intents.1;
+            let oldest_ms = rows.first_key_value().map(|(_, row)| row.created_ms);
+            IntentsWaiting { count: rows.len() as u64, oldest_ms }
+        };
+        self.database.read(look).await
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         self.database.read(|state| state.head).await
     }
@@ -338,6 +365,8 @@ impl Transaction for MemoryTransaction {
                 .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
                 .collect(),
             shards: wanted.shards.iter().map(|k| (*k, state.leases.get(k).copied().unwrap_or(0))).collect(),
+            intents: state.intents.0,
+            done: wanted.done.iter().filter_map(|k| Some((*k, *state.done.get(k)?))).collect(),
         };
         self.database.read(look).await
     }
@@ -350,6 +379,7 @@ impl Transaction for MemoryTransaction {
         let outcomes = write.outcomes.clone();
         let leases = write.leases.clone();
         let log = write.log.clone();
+        let (intents, done, delivered) = (write.intents.clone(), write.done.clone(), write.delivered.clone());
         self.back.push(Box::new(move |state| {
             for (id, row) in objects {
                 match row {
@@ -367,6 +397,8 @@ impl Transaction for MemoryTransaction {
                 state.head = log.last;
                 state.log.push_back(log);
             }
+            state.done.extend(done);
+            state.keep_intents(intents, &delivered);
         }));
         Ok(())
     }
@@ -387,6 +419,13 @@ impl Transaction for MemoryTransaction {
 }
 
 impl State {
+    fn keep_intents(&mut self, made: Vec<IntentRow>, delivered: &[Delivered]) {
+        let (count, rows) = &mut self.intents;
+        *count += made.len() as u64;
+        rows.extend(made.into_iter().map(|row| (row.position, row)));
+        rows.retain(|at, row| !delivered.iter().any(|d| *at <= d.up_to && d.shards.contains(row.shard)));
+    }
+
     fn put(&mut self, at: AssocRef, row: Option<AssocRow>) {
         let list = self.lists.entry((at.id1, at.atype)).or_default();
         if let Some(old) = self.assocs.remove(&at) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::query;
-use tao_model::{EdgeTime, ObjectId, Position};
+use tao_model::{EdgeTime, ObjectId, Position, ShardId};
 use tokio::time::timeout;
 
 use crate::backend::{
@@ -17,8 +17,9 @@ use crate::backend::{
     WriteBack,
 };
 use crate::epoch::NewEpoch;
+use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
 use connect::{Connections, Lease, within};
@@ -28,14 +29,14 @@ pub(crate) struct PostgresBackend {
     /// One, so that writes never wait behind reads.
     writer: Connections,
     readers: Connections,
-    /// For what must not wait behind either: following the log, and keeping house.
+    /// For what must not wait behind either: following the log, looking back at it, and keeping house.
     aside: Connections,
 }
 
 impl PostgresBackend {
     pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
         let some = |at_most| Connections::new(connector.clone(), at_most);
-        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(3)), some(2));
+        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(4)), some(3));
         Self { connector, writer, readers, aside }
     }
 }
@@ -173,6 +174,16 @@ impl Backend for PostgresBackend {
         rows::page(&self.readers.read(run).await?, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let rows = self.readers.read(|| intents_sql::pg_page(shards, after, limit)).await?;
+        intents_sql::page(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let rows = self.aside.read(|| query(intents_sql::WAITING)).await?;
+        intents_sql::waiting(&rows).map_err(|e| fault(&e))
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         let rows = self.readers.read(|| query("SELECT epoch, lsn FROM log_head")).await?;
         rows::head(&rows).map_err(|e| fault(&e))
@@ -187,7 +198,8 @@ impl Backend for PostgresBackend {
 
 async fn begin(mut lease: Lease, patience: Duration) -> Result<Begun, Fault> {
     let row = within(patience, async {
-        query("BEGIN").execute(&mut lease.connection).await?;
+        // Not the server's default, which may be one that sees nothing of what was committed while the row was waited for.
+        query("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut lease.connection).await?;
         let sql = "UPDATE log_head SET lsn = lsn RETURNING epoch, lsn, shards_version";
         query(sql).fetch_one(&mut lease.connection).await
     });
@@ -299,6 +311,7 @@ async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Ro
             found.shards.insert(row.shard, row.ids_until);
         }
     }
+    intents_sql::pg_load(connection, wanted, &mut found).await?;
     Ok(found)
 }
 
@@ -334,6 +347,7 @@ async fn write(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result
                    WHERE s.shard = u.shard AND s.ids_until < u.until";
         query(sql).bind(shard).bind(until).execute(&mut *connection).await?;
     }
+    intents_sql::pg_write(connection, write).await?;
     if let Some(log) = &write.log {
         let sql = "WITH logged AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
                    VALUES ($1, $2, $3, $4, $5)) UPDATE log_head SET lsn = $3";

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, query};
-use tao_model::{AssocRef, Clock, EdgeTime, ObjectId, Position};
+use tao_model::{AssocRef, Clock, EdgeTime, ObjectId, Position, ShardId};
 
 use crate::backend::{
     AssocRow, Backend, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction,
     Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
+use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
-use crate::store::{AsOf, EdgePage, ListHead, Scan};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
     /// One connection: SQLite has one writer.
@@ -187,6 +188,16 @@ impl Backend for SqliteBackend {
         rows::page(&rows, id2s.len(), max_bytes).map_err(|e| fault(&e))
     }
 
+    async fn intents(&self, shards: &[ShardId], after: Position, limit: usize) -> Result<IntentPage, Fault> {
+        let page = intents_sql::sqlite_page(shards, after, limit).fetch_all(&self.readers).await;
+        page.and_then(|rows| intents_sql::page(&rows)).map_err(|e| fault(&e))
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting, Fault> {
+        let rows = query(intents_sql::WAITING).fetch_all(&self.readers).await;
+        rows.and_then(|rows| intents_sql::waiting(&rows)).map_err(|e| fault(&e))
+    }
+
     async fn head(&self) -> Result<Position, Fault> {
         let rows = query("SELECT epoch, lsn FROM log_head").fetch_all(&self.readers).await.map_err(|e| fault(&e))?;
         rows::head(&rows).map_err(|e| fault(&e))
@@ -295,6 +306,7 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
             found.shards.insert(row.shard, row.ids_until);
         }
     }
+    intents_sql::sqlite_load(connection, wanted, &mut found).await?;
     Ok(found)
 }
 
@@ -346,6 +358,7 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
                    WHERE shards.shard = w.value ->> 0 AND shards.ids_until < w.value ->> 1";
         query(sql).bind(leases).execute(&mut *connection).await?;
     }
+    intents_sql::sqlite_write(connection, write).await?;
     if let Some(log) = &write.log {
         let sql =
             "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";

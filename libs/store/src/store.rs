@@ -1,13 +1,16 @@
 //! The contract of every store.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tao_model::{
-    ClusterInfo, Edge, EdgeKey, EdgeTime, ObjectId, Position, Result, ShardId, TypeId, Write, WriteOutcome,
+    ClusterInfo, Edge, EdgeKey, EdgeTime, LogId, ObjectId, Position, Result, ShardId, ShardSet, TypeId, Write,
+    WriteOutcome,
 };
 use tao_stream::{History, Piece, Ring};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A value and the log's position, from one snapshot: the value equals the state at that position.
@@ -64,6 +67,35 @@ impl Scan {
     }
 }
 
+/// What one write has left to do in another log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredIntent {
+    /// Its place among the intents of this log.
+    pub position: Position,
+    /// The logical shard in which it is to be done.
+    pub shard: ShardId,
+    /// See [`tao_proto::intents`].
+    pub payload: Bytes,
+}
+
+/// Intents, and from the same snapshot the place of the last that this log has made, wherever it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IntentPage {
+    /// The last of all.
+    pub head: Position,
+    /// In order, without holes among those that were asked for.
+    pub intents: Vec<StoredIntent>,
+}
+
+/// Intents that are not deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IntentsWaiting {
+    /// How many.
+    pub count: u64,
+    /// When the oldest was made, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
+}
+
 /// What comes with a write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteContext {
@@ -98,6 +130,16 @@ pub trait Store: History {
     async fn write(&self, write: Write, context: WriteContext) -> Result<WriteOutcome>;
     /// Ids that are never given again: ascending, of one shard.
     async fn allocate(&self, shard: Option<ShardId>, count: usize) -> Result<Vec<ObjectId>>;
+    /// The oldest intents after a place that go to these shards, at most so many.
+    async fn intents(&self, shards: &ShardSet, after: Position, limit: usize) -> Result<IntentPage>;
+    /// Deletes the intents that go to these shards, up to one that is done.
+    async fn delivered(&self, shards: &ShardSet, up_to: Position) -> Result<()>;
+    /// How much is left to do in other logs.
+    async fn intents_waiting(&self) -> Result<IntentsWaiting>;
+    /// The last intent that this process has made.
+    fn intents_made(&self) -> watch::Receiver<Position>;
+    /// By other log, the last of its intents that this process has done.
+    fn intents_done(&self) -> watch::Receiver<HashMap<LogId, Position>>;
     /// The log's end.
     async fn head(&self) -> Result<Position>;
     /// The log's newest changes, whoever made them, to be served to subscribers. Heartbeats in it are made only after the database

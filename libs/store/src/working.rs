@@ -10,10 +10,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{
-    Clock, ClusterInfo, EdgeTime, Error, ObjectId, Position, Result, Schema, ShardId, TypeId, Write, WriteOutcome,
+    Clock, ClusterInfo, EdgeTime, Error, LogId, ObjectId, Position, Result, Schema, ShardId, ShardSet, TypeId, Write,
+    WriteOutcome,
 };
 use tao_stream::{History, Piece, Ring};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::{Backend, Fault, ObjectRow};
@@ -21,10 +22,11 @@ use crate::batch::{Lasting, encode_object};
 use crate::epoch::NewEpoch;
 use crate::feed::{self, Feed, Follow};
 use crate::housekeeping::Housekeeping;
+use crate::intents::Delivered;
 use crate::lane::{Job, Lane, Queued, error};
 use crate::open::OpenOptions;
 use crate::shards::Served;
-use crate::store::{AsOf, EdgePage, ListHead, Scan, Store, WriteContext};
+use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
 /// Writes that may wait for the lane, and reads of objects for a connection.
 const MAX_QUEUED: usize = 16 * 1024;
@@ -48,9 +50,13 @@ pub(crate) struct Working {
     lane: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
     served: Served,
+    /// One at a time looks back at the log, so that however many catch up, following it goes on.
+    history: Semaphore,
     /// Following the log, and keeping house.
     tasks: Vec<JoinHandle<()>>,
     asks: mpsc::Sender<ObjectsAsk>,
+    intents_made: watch::Receiver<Position>,
+    intents_done: watch::Receiver<HashMap<LogId, Position>>,
 }
 
 impl Working {
@@ -66,6 +72,8 @@ impl Working {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
         let queued_bytes = Arc::<AtomicUsize>::default();
         let served = lasting.shards.shown();
+        let (made, intents_made) = watch::channel(Position::ZERO);
+        let (done, intents_done) = watch::channel(HashMap::new());
         let lane = Lane {
             backend: backend.clone(),
             feed: feed.clone(),
@@ -73,6 +81,8 @@ impl Working {
             queued_bytes: queued_bytes.clone(),
             lasting,
             left: head,
+            intents_made: made,
+            intents_done: done,
         };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);
@@ -97,8 +107,11 @@ impl Working {
             lane: Mutex::new(Some(lane)),
             clock,
             served,
+            history: Semaphore::new(1),
             tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
             asks,
+            intents_made,
+            intents_done,
         }
     }
 
@@ -222,6 +235,29 @@ impl Store for Working {
         self.outcome(answer).await
     }
 
+    async fn intents(&self, shards: &ShardSet, after: Position, limit: usize) -> Result<IntentPage> {
+        let shards: Vec<_> = shards.iter().collect();
+        self.backend.intents(&shards, after, limit).await.map_err(error)
+    }
+
+    async fn delivered(&self, shards: &ShardSet, up_to: Position) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        self.enqueue(Job::Delivered(Delivered { shards: shards.clone(), up_to }, to))?;
+        self.outcome(answer).await
+    }
+
+    async fn intents_waiting(&self) -> Result<IntentsWaiting> {
+        self.backend.intents_waiting().await.map_err(error)
+    }
+
+    fn intents_made(&self) -> watch::Receiver<Position> {
+        self.intents_made.clone()
+    }
+
+    fn intents_done(&self) -> watch::Receiver<HashMap<LogId, Position>> {
+        self.intents_done.clone()
+    }
+
     async fn head(&self) -> Result<Position> {
         self.backend.head().await.map_err(error)
     }
@@ -231,7 +267,9 @@ impl Store for Working {
     }
 
     async fn log_after(&self, after: Position, max_bytes: usize) -> Result<Vec<Piece>> {
+        let turn = self.history.acquire().await;
         let found = self.backend.log_after(after, max_bytes).await.map_err(error)?;
+        drop(turn);
         if after > found.head {
             return Err(Error::TokenFromFuture { seen: after, head: found.head });
         }
@@ -243,6 +281,7 @@ impl Store for Working {
     }
 
     async fn log_position_back(&self, back: Duration, max_changes: u64) -> Result<Position> {
+        let _turn = self.history.acquire().await;
         let back = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
         self.backend.log_since(self.clock.now_ms().saturating_sub(back), max_changes).await.map_err(error)
     }

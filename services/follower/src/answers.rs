@@ -34,27 +34,63 @@ pub fn object_deleted(deleted: bool) -> Answer {
 }
 
 /// AssocAddResponse.
-pub fn assoc_added(assoc: Bytes, created: bool, count: u64) -> Answer {
+pub fn assoc_added(assoc: Bytes, created: bool, count: u64, pending: bool) -> Answer {
     let mut answer = Answer::new();
     answer.push_field(1, assoc);
     answer.push_int(2, i64::from(created));
     answer.push_int(3, count as i64);
+    answer.push_int(4, i64::from(pending));
     answer
 }
 
 /// AssocDeleteResponse.
-pub fn assoc_deleted(deleted: bool, count: u64) -> Answer {
+pub fn assoc_deleted(deleted: bool, count: u64, pending: bool) -> Answer {
     let mut answer = Answer::new();
     answer.push_int(1, i64::from(deleted));
     answer.push_int(2, count as i64);
+    answer.push_int(3, i64::from(pending));
     answer
 }
 
 /// AssocChangeTypeResponse.
-pub fn assoc_changed(assoc: Bytes, count: u64) -> Answer {
+pub fn assoc_changed(assoc: Bytes, count: u64, pending: bool) -> Answer {
     let mut answer = Answer::new();
     answer.push_field(1, assoc);
     answer.push_int(2, count as i64);
+    answer.push_int(3, i64::from(pending));
+    answer
+}
+
+/// What one write of a WriteBatch has done: a WriteBatchResult's parts.
+#[derive(Debug, Default)]
+pub struct BatchWritten {
+    /// See the message.
+    pub applied: bool,
+    /// An encoded tao.v1.Object.
+    pub object: Option<Bytes>,
+    /// An encoded tao.v1.Assoc.
+    pub assoc: Option<Bytes>,
+    /// See the message.
+    pub pending: bool,
+}
+
+/// WriteBatchResponse. Objects and edges that don't fit into `max` are left out.
+pub fn batch_written(results: Vec<BatchWritten>, max: usize) -> Answer {
+    let mut answer = Answer::new();
+    let pending = results.iter().any(|result| result.pending);
+    for written in results {
+        let mut item = Answer::new();
+        item.push_int(1, i64::from(written.applied));
+        for (field, content) in [(2, written.object), (3, written.assoc)] {
+            let Some(content) = content else { continue };
+            if answer.len() + item.len() + field_len(field, content.len()) + RESULTS_RESERVE <= max {
+                item.push_field(field, content);
+            }
+        }
+        item.push_int(4, i64::from(written.pending));
+        answer.push_answer(1, item);
+    }
+    answer.push_int(2, i64::from(pending));
     answer
 }
 
@@ -154,13 +190,24 @@ mod tests {
 
         let edge = Edge { id2: ObjectId::new(9).unwrap(), time: 3, data: Bytes::new() };
         let full = full_assoc(ObjectId::new(4).unwrap(), "likes", &encode_edge(&edge));
-        let got: v1::AssocAddResponse = decode(assoc_added(full.clone(), true, 5));
+        let got: v1::AssocAddResponse = decode(assoc_added(full.clone(), true, 5, true));
         let want = v1::Assoc { id1: 4, r#type: "likes".to_owned(), id2: 9, time: 3, ..Default::default() };
         assert_eq!((got.assoc, got.created, got.count), (Some(want.clone()), true, 5));
-        let got: v1::AssocChangeTypeResponse = decode(assoc_changed(full, 5));
-        assert_eq!((got.assoc, got.count), (Some(want), 5));
-        let got: v1::AssocDeleteResponse = decode(assoc_deleted(true, 6));
-        assert_eq!((got.deleted, got.count), (true, 6));
+        assert!(got.inverse_pending);
+        let got: v1::AssocChangeTypeResponse = decode(assoc_changed(full.clone(), 5, true));
+        assert_eq!((got.assoc, got.count, got.inverse_pending), (Some(want.clone()), 5, true));
+        let got: v1::AssocDeleteResponse = decode(assoc_deleted(true, 6, false));
+        assert_eq!((got.deleted, got.count, got.inverse_pending), (true, 6, false));
+        let results = || {
+            let put = BatchWritten { applied: true, object: Some(bytes.clone()), ..Default::default() };
+            vec![put, BatchWritten { assoc: Some(full.clone()), pending: true, ..Default::default() }]
+        };
+        let got: v1::WriteBatchResponse = decode(batch_written(results(), usize::MAX));
+        let object = v1::WriteBatchResult { applied: true, object: Some(node.clone()), ..Default::default() };
+        let linked = v1::WriteBatchResult { assoc: Some(want), pending: true, ..Default::default() };
+        assert_eq!((got.results, got.pending), (vec![object, linked], true));
+        let got: v1::WriteBatchResponse = decode(batch_written(results(), 0));
+        assert!(got.results[0].applied && got.results[0].object.is_none(), "left out where it doesn't fit");
         assert_eq!(decode::<v1::AssocCountResponse>(count(7)).count, 7);
 
         let (list, _) = encode_list(&[edge], usize::MAX);

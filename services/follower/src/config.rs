@@ -8,11 +8,16 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 use tao_rpc::LinkOptions;
-use tao_runtime::ByteSize;
+use tao_runtime::{AdminRoutes, ByteSize};
 use tao_topology::Topology;
 
 /// Milliseconds: how far back a follower with a Redis begins its streams.
 const WARM_START_MS: u64 = 5 * 60 * 1_000;
+/// Each has a stream from a leader for every database.
+const MAX_WATCHES: usize = 256;
+
+/// How the URL of a Redis, and of a Redis Cluster, begins.
+const REDIS: [&str; 2] = ["redis://", "redis-cluster://"];
 
 /// Options of a follower, each of them optional.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -30,13 +35,20 @@ pub struct Options {
     /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_FOLLOWER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
-    /// A Redis that followers share as a second level: redis://HOST:PORT [default: none]
+    /// A Redis that followers share as a second level: redis://HOST:PORT, or redis-cluster://HOST:PORT,HOST:PORT for a Redis Cluster
+    /// [default: none]
     #[arg(long, env = "TAO_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
     /// How far back the change streams of a follower with a Redis begin, in milliseconds: what Redis has had for longer is used
     /// after a restart [default: 300000]
     #[arg(long, env = "TAO_WARM_START_MS", value_name = "MS")]
     pub warm_start_ms: Option<u64>,
+    /// Watch streams at once; more are refused [default: 256]
+    #[arg(long, env = "TAO_MAX_WATCHES", value_name = "N")]
+    pub max_watches: Option<usize>,
+    /// Cached keys to compare with the database each second, for as long as the follower runs; 0: none [default: 1]
+    #[arg(long, env = "TAO_AUDIT_PER_SECOND", value_name = "N")]
+    pub audit_per_second: Option<u32>,
 }
 
 /// A checked configuration.
@@ -54,6 +66,12 @@ pub struct Config {
     pub redis: Option<String>,
     /// How far back streams begin when there is a second level.
     pub warm_start: Duration,
+    /// Watch streams at once.
+    pub max_watches: usize,
+    /// Cached keys to audit each second.
+    pub audit_per_second: u32,
+    /// Where operators ask for an audit.
+    pub admin: AdminRoutes,
 }
 
 impl Options {
@@ -67,6 +85,8 @@ impl Options {
             cache_size: self.cache_size.or(lower.cache_size),
             redis: self.redis.or(lower.redis),
             warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
+            max_watches: self.max_watches.or(lower.max_watches),
+            audit_per_second: self.audit_per_second.or(lower.audit_per_second),
         }
     }
 
@@ -84,8 +104,16 @@ impl Options {
         if cache_bytes < 1 << 20 {
             problems.push("cache_size: at least 1MiB".to_owned());
         }
-        if self.redis.as_ref().is_some_and(|url| !url.starts_with("redis://")) {
-            problems.push("redis: an URL begins with redis://".to_owned());
+        if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {
+            problems.push("redis: an URL begins with redis:// or redis-cluster://".to_owned());
+        }
+        let max_watches = self.max_watches.unwrap_or(MAX_WATCHES);
+        if max_watches > 1_000_000 {
+            problems.push(format!("max_watches: {max_watches} is not within 0 to 1000000"));
+        }
+        let audit_per_second = self.audit_per_second.unwrap_or(1);
+        if audit_per_second > 1_000 {
+            problems.push(format!("audit_per_second: {audit_per_second} is not within 0 to 1000"));
         }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)));
         match topology {
@@ -96,6 +124,9 @@ impl Options {
                 cache_bytes,
                 redis: self.redis,
                 warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
+                max_watches,
+                audit_per_second,
+                admin: AdminRoutes::default(),
             }),
             _ => Err(problems),
         }

@@ -2,16 +2,21 @@
 //! write's changeset before its caller is answered, and follows the change stream.
 
 mod answers;
+mod audit;
 mod batch;
 pub mod config;
 mod execute;
 mod log;
+mod place;
 mod ranges;
 mod server;
 mod service;
 mod session;
 mod upstream;
 mod validate;
+mod watch;
+mod write_batch;
+mod writes;
 
 pub use config::Config;
 pub use server::run;

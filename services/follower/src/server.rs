@@ -13,11 +13,14 @@ use tao_rpc::TierGroup;
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
 use crate::log::{Log, Meeting};
 use crate::service::Graph;
 use crate::upstream::Leaders;
+use crate::watch::Watches;
+
 /// After this a client's connection is ended politely, so that load spreads over followers that came later.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -58,6 +61,7 @@ pub async fn run<L: Listener>(
     let mut logs = Vec::with_capacity(topology.logs().len());
     for place in topology.logs() {
         let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;
+        let redis = redis.map(|redis| redis.of_schema(schema.fingerprint()));
         let memory = MemoryCache::new(CacheOptions {
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),
@@ -68,7 +72,10 @@ pub async fn run<L: Listener>(
     let meeting = Meeting::new(topology.clone());
     let executor =
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
-    let graph = GraphServiceServer::new(Graph::new(executor)).max_decoding_message_size(MAX_REQUEST);
+    let auditor = Auditor::new(logs.clone(), leaders.clone(), meeting.clone());
+    auditor.clone().answer_operators(&config.admin);
+    let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
+        .max_decoding_message_size(MAX_REQUEST);
     let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
@@ -81,5 +88,6 @@ pub async fn run<L: Listener>(
     tokio::select! {
         served = serve(listener, workers, routes, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
+        never = auditor.keep_auditing(config.audit_per_second) => match never {},
     }
 }

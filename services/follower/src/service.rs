@@ -1,5 +1,6 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
+use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
@@ -13,11 +14,13 @@ use crate::answers;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::validate::{self, Door, ReadCall};
+use crate::watch::{self, WatchStream, Watches};
 
 /// tao.v1.GraphService.
 #[derive(Clone)]
 pub struct Graph {
     executor: Executor,
+    watches: Watches,
 }
 
 type Answered = Result<Response<Answer>, Status>;
@@ -30,8 +33,8 @@ fn parts<T>(request: Request<T>) -> (MetadataMap, T) {
 
 impl Graph {
     /// Over this executor.
-    pub const fn new(executor: Executor) -> Self {
-        Self { executor }
+    pub const fn new(executor: Executor, watches: Watches) -> Self {
+        Self { executor, watches }
     }
 
     async fn read(
@@ -44,7 +47,10 @@ impl Graph {
             let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
-        let executed = self.executor.run_read(call, &session, &context).await;
+        let mut executed = self.executor.run_read(call, &session, &context).await;
+        if is_off(Rule::ReadTokens) {
+            executed.seen.clear();
+        }
         respond(session, executed)
     }
 
@@ -183,6 +189,17 @@ impl GraphService for Graph {
         respond(session, executed)
     }
 
+    async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
+        let (metadata, message) = parts(request);
+        let (session, batch, context) = self.prepare(&metadata, |map, v| {
+            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
+            let batch = self.executor.door(map).write_batch(message, &session, v);
+            Ok((session, batch))
+        })?;
+        let executed = self.executor.write_batch(batch, &session, &context).await;
+        respond(session, executed)
+    }
+
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
         let (metadata, message) = parts(request);
         let (session, (count, shard), context) = self.prepare(&metadata, |map, v| {
@@ -193,5 +210,12 @@ impl GraphService for Graph {
         })?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
         respond(session, executed)
+    }
+
+    type WatchStream = WatchStream;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        watch::watch(&self.executor, &self.watches, &metadata, &extensions, &message).await
     }
 }

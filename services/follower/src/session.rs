@@ -112,17 +112,7 @@ impl Session {
 
     fn new(map: &ClusterMap, options: &v1::ReadOptions, violations: &mut Violations) -> Result<Self> {
         use v1::Consistency;
-        let token = match options.session_token.as_str() {
-            "" => Token::new(map.cluster),
-            text => match Token::decode(text, map.cluster) {
-                Ok(token) => token,
-                Err(Error::InvalidArgument { violations: v }) => {
-                    v.into_iter().for_each(|v| violations.add(v.field, v.description));
-                    Token::new(map.cluster)
-                }
-                Err(other) => return Err(other),
-            },
-        };
+        let token = decode(map, &options.session_token, violations)?;
         let has_token = !options.session_token.is_empty();
         let level = Consistency::try_from(options.consistency).unwrap_or_else(|_| {
             violations.add("options.consistency", format!("{} is no consistency level", options.consistency));
@@ -167,7 +157,7 @@ impl Session {
     }
 
     fn merge(&mut self, other: &Token) {
-        self.token.merge(other, |shard| self.map.log_of(shard));
+        self.token.merge(other);
     }
 
     /// Takes over what a session of one of its calls has seen.
@@ -185,6 +175,11 @@ impl Session {
     /// The cluster's shards and ids.
     pub const fn map(&self) -> &ClusterMap {
         &self.map
+    }
+
+    /// Whether two shards live in one log.
+    pub fn is_together(&self, one: ShardId, other: ShardId) -> bool {
+        self.map.log_of(one) == self.map.log_of(other)
     }
 
     /// The position below which its reads of `shard` must not fall, given the epoch that the log is in.
@@ -207,6 +202,26 @@ impl Session {
             self.token.see(shard, position, |shard| self.map.log_of(shard));
         }
         self.token.encode()
+    }
+}
+
+/// The token of a request that has no options: its own, or that of its metadata. Nothing is seen without one.
+pub fn token(map: &ClusterMap, given: &str, metadata: &MetadataMap, violations: &mut Violations) -> Result<Token> {
+    let given =
+        if given.is_empty() { text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or("") } else { given };
+    decode(map, given, violations)
+}
+
+fn decode(map: &ClusterMap, text: &str, violations: &mut Violations) -> Result<Token> {
+    if text.is_empty() {
+        return Ok(Token::new(map.cluster));
+    }
+    match Token::decode(text, map.cluster) {
+        Err(Error::InvalidArgument { violations: v }) => {
+            v.into_iter().for_each(|v| violations.add(v.field, v.description));
+            Ok(Token::new(map.cluster))
+        }
+        decoded => decoded,
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Door<'a> {
 }
 
 impl Door<'_> {
-    fn id(&self, field: impl Into<String>, raw: i64, violations: &mut Violations) -> Option<ObjectId> {
+    pub(crate) fn id(&self, field: impl Into<String>, raw: i64, violations: &mut Violations) -> Option<ObjectId> {
         let field = field.into();
         let Some(id) = ObjectId::new(raw) else {
             let rule = if raw == 0 {
@@ -92,7 +92,8 @@ impl Door<'_> {
         }
     }
 
-    fn ids(&self, field: &str, raw: &[i64], violations: &mut Violations) -> Vec<ObjectId> {
+    /// Ids that a request lists.
+    pub fn ids(&self, field: &str, raw: &[i64], violations: &mut Violations) -> Vec<ObjectId> {
         if raw.is_empty() || raw.len() > MAX_IDS {
             violations.add(field, format!("1 to {MAX_IDS} ids, not {}", raw.len()));
             return Vec::new();
@@ -116,7 +117,7 @@ impl Door<'_> {
         Some(ListRef { id1: id1?, atype: atype? })
     }
 
-    fn edge(&self, id1: i64, atype: &str, id2: i64, violations: &mut Violations) -> Option<AssocRef> {
+    pub(crate) fn edge(&self, id1: i64, atype: &str, id2: i64, violations: &mut Violations) -> Option<AssocRef> {
         let list = self.list(id1, atype, violations);
         let id2 = self.id("id2", id2, violations);
         list.zip(id2).map(|(list, id2)| AssocRef { id1: list.id1, atype: list.atype, id2 })

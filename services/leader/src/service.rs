@@ -36,8 +36,10 @@ impl LeaderService {
         let log = self.log(context.shard);
         let reply = through(log, context, Op::Write(write)).await?;
         if let ReplyBody::Written(written) = &reply.body {
-            // COHERENCE rule 9: before the caller is answered.
-            log.reader.apply_write(&convert::changes(written.changes.clone())?);
+            // COHERENCE rule 9: before the caller is answered. Some may be another log's (rule 13).
+            for change in convert::changes(written.changes.clone())? {
+                self.log(change.shard).reader.apply_write(&[change]);
+            }
         }
         Ok(reply)
     }

@@ -3,6 +3,7 @@
 
 pub mod config;
 mod feed;
+mod intents;
 mod server;
 mod service;
 

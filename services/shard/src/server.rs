@@ -10,6 +10,7 @@ use tao_store::{OpenError, OpenOptions};
 use tonic::service::Routes;
 
 use crate::config::Config;
+use crate::intents::Dispatcher;
 use crate::service::ShardService;
 
 /// What is served beside health and reflection.
@@ -21,6 +22,9 @@ pub enum RunError {
     /// The database.
     #[error("can't open the store: {0}")]
     Open(#[from] OpenError),
+    /// Another storage shard's address.
+    #[error("topology: {0}")]
+    Address(#[from] tao_rpc::AddressError),
     /// The listener.
     #[error("can't serve: {0}")]
     Serve(#[from] io::Error),
@@ -54,13 +58,16 @@ pub async fn run<L: Listener>(
     options.log_retention = config.log_retention;
     options.new_epoch = config.new_epoch;
     let store = tao_store::open(options).await?;
-    let service = ShardService::new(store.clone());
+    let intents = Dispatcher::new(store.clone(), config.topology, &config.link)?;
+    let service = ShardService::new(store.clone(), intents.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
     gate.ready();
+    let dispatching = intents.start(clock);
     let served = serve(listener, workers, routes, ServeOptions::default(), shutdown).await;
+    drop(dispatching);
     store.close().await;
     Ok(served?)
 }

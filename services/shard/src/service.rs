@@ -11,17 +11,19 @@ use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
 
 use crate::feed;
+use crate::intents::Dispatcher;
 
 /// The storage shard's side of the stream between tiers.
 #[derive(Clone)]
 pub struct ShardService {
     store: Arc<dyn Store>,
+    intents: Dispatcher,
 }
 
 impl ShardService {
-    /// Over this store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// Over this store, and the logs to which its writes leave something.
+    pub fn new(store: Arc<dyn Store>, intents: Dispatcher) -> Self {
+        Self { store, intents }
     }
 
     async fn answer(&self, context: CallContext, op: Op) -> Result<TierReply> {
@@ -63,7 +65,13 @@ impl ShardService {
             Op::Write(write) => {
                 let key = Some(context.idempotency_key).filter(|k| !k.is_empty());
                 let write_context = WriteContext { idempotency_key: key, deadline: Some(context.deadline) };
-                let outcome = store.write(Write::try_from(write)?, write_context).await?;
+                let write = Write::try_from(write)?;
+                // Another log's dispatcher waits for nothing but what it has left here.
+                let settles = !matches!(write, Write::Intents { .. });
+                let mut outcome = store.write(write, write_context).await?;
+                if settles {
+                    self.intents.settle(&mut outcome, context.deadline).await;
+                }
                 TierReply { as_of: outcome.position, body: ReplyBody::Written((&outcome).into()) }
             }
             Op::AllocateIds(ask) => {

@@ -33,6 +33,17 @@ enum Command {
     Follower(roles::FollowerArgs),
     /// Load an edge list into a running store
     Load(load::LoadArgs),
+    /// Show changes as they are committed, one JSON object a line, until Ctrl-C; the last line has the token to go on with
+    #[command(after_help = "Examples:
+  tao watch --type follows --type user
+  tao watch --id 383557369735155712 --since 60000
+  tao watch --token TOKEN-OF-THE-LAST-LINE")]
+    Watch(commands::WatchArgs),
+    /// Ask followers to compare what they have cached with the database; exit code 1 when a value is not the same
+    #[command(after_help = "Examples:
+  tao audit
+  tao audit --admin http://follower-0:9464,http://follower-1:9464 --samples 10000 --output json")]
+    Audit(commands::AuditArgs),
     /// Show the time, shard and sequence of ids
     Id(commands::IdArgs),
     /// Print completions for a shell
@@ -62,6 +73,8 @@ fn main() -> ExitCode {
             }));
         }
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
+        Command::Audit(args) => return finish(commands::audit(&args)),
+        Command::Watch(args) => return finish(commands::watch(args).map(|()| ExitCode::SUCCESS)),
         Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),
         Command::Graph(command) => return finish(command.run().map(|()| ExitCode::SUCCESS)),
     };

@@ -196,7 +196,8 @@ pub async fn options(mut a: Graph, _b: Graph) {
 
     // A token that has seen what the log has not reached, and one of an epoch that is over.
     let own = a.object_get(ObjectGetRequest { id, options: None }).await.unwrap().into_inner().session_token;
-    let (cluster, epoch) = cluster_and_epoch(&own);
+    let own = tao_model::Token::parse(&own).unwrap();
+    let (cluster, epoch) = (own.cluster(), own.resume_point(tao_model::LogId(0)).unwrap().epoch);
     let shard = tao_model::ShardId(((id >> 12) & 1023) as u32);
     for (position, want) in [
         (tao_model::Position::new(epoch, 1 << 40), "TOKEN_FROM_FUTURE"),
@@ -211,14 +212,6 @@ pub async fn options(mut a: Graph, _b: Graph) {
     let long = Some(WriteOptions { idempotency_key: "k".repeat(65), ..Default::default() });
     let status = a.object_delete(ObjectDeleteRequest { id, options: long, ..Default::default() }).await.unwrap_err();
     assert_eq!(fields(&status), ["options.idempotency_key"]);
-}
-
-/// Reads a token as its maker would: version (1), cluster (16), map version (8), counts (4), then shard (4), epoch (8), lsn (8).
-fn cluster_and_epoch(token: &str) -> (tao_model::ClusterId, u64) {
-    use base64::Engine as _;
-    let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).unwrap();
-    let epoch = u64::from_be_bytes(raw[33..41].try_into().unwrap());
-    (tao_model::ClusterId(raw[1..17].try_into().unwrap()), epoch)
 }
 
 pub async fn batches(mut a: Graph, _b: Graph) {

@@ -14,6 +14,7 @@ mod process;
 mod programs;
 mod proxy;
 mod redis;
+mod redis_cluster;
 mod tier;
 mod watcher;
 
@@ -26,4 +27,5 @@ pub use process::Process;
 pub use programs::{built_program, repository};
 pub use proxy::{Network, Proxy};
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use tier::tier;

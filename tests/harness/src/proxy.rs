@@ -25,6 +25,9 @@ pub enum Network {
     Pass,
     /// Each piece is held back for a random time up to this.
     Delay(Duration),
+    /// What comes back is late: by a time of its own, up to this, on every other connection, and not at all on the rest. What two
+    /// connections carry at the same time arrives in either order.
+    Uneven(Duration),
     /// Connections are accepted and stay open, and nothing is passed on, either way. What was sent meanwhile arrives when the network
     /// passes again, as after a partition.
     BlackHole,
@@ -39,7 +42,7 @@ impl Network {
         match self {
             Self::BlackHole => true,
             Self::HalfOpen => way == Way::Back,
-            Self::Pass | Self::Delay(_) | Self::Reset => false,
+            Self::Pass | Self::Delay(_) | Self::Uneven(_) | Self::Reset => false,
         }
     }
 }
@@ -177,12 +180,18 @@ async fn pump(
     mut network: watch::Receiver<Network>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
+    let own = if way == Way::Back && random.random() { random.random() } else { 0.0 };
     loop {
         let read = from.read(&mut buffer).await?;
         // What has come is held back, the end of the stream too.
         let now = *network.wait_for(|n| !n.stalls(way)).await.map_err(io::Error::other)?;
-        if let Network::Delay(longest) = now {
-            tokio::time::sleep(longest.mul_f64(random.random())).await;
+        let late = match now {
+            Network::Delay(longest) => longest.mul_f64(random.random()),
+            Network::Uneven(longest) => longest.mul_f64(own),
+            Network::Pass | Network::BlackHole | Network::HalfOpen | Network::Reset => Duration::ZERO,
+        };
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
         }
         if read == 0 {
             return to.shutdown().await;

@@ -72,6 +72,8 @@ fn it_passes_both_ways_and_to_the_end() -> Result<()> {
     passes(&mut server, &mut client, "back")?;
     wire.proxy.set(Network::Delay(Duration::from_millis(30)));
     passes(&mut client, &mut server, "later")?;
+    wire.proxy.set(Network::Uneven(Duration::from_millis(30)));
+    passes(&mut server, &mut client, "later still")?;
     drop(client);
     assert_eq!(server.read(&mut [0])?, 0);
     assert_eq!(wire.proxy.accepted(), 1);

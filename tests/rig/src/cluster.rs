@@ -1,15 +1,17 @@
 //! A whole deployment of real processes, with a faulty network between its tiers.
 
-use std::io::{Read as _, Write as _};
+use std::fmt::Write as _;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tao_harness::{Postgres, Process, Proxy, Redis, eventually, free_port};
-use tao_model::Schema;
+use tao_harness::{Network, Postgres, Process, Proxy, Redis, TempDir, eventually, free_port};
+use tao_model::{IdLayout, Schema};
 
 use crate::check::Shape;
 
@@ -18,20 +20,28 @@ pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The name of every log's database.
 pub const DATABASE: &str = "tao";
 /// Small, so that values are evicted all the time.
-const REDIS_MEMORY: &str = "4mb";
+const REDIS_MEMORY: u32 = 4;
+/// How late answers between tiers may be when nothing is wrong.
+const UNEVEN: Duration = Duration::from_millis(40);
+/// Of clusters that have a topology.
+const CLUSTER: &str = "6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11";
 
 /// What a deployment consists of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
+    /// By log: how many storage-shard processes its database has. Logical shards are spread evenly over the logs.
+    pub logs: Vec<usize>,
+    /// Leader processes.
+    pub leaders: usize,
     /// Follower processes.
     pub followers: usize,
-    /// Whether the followers share a Redis.
-    pub redis: bool,
+    /// Whether the followers share a Redis, and how much memory it has, in megabytes.
+    pub redis: Option<u32>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { followers: 3, redis: true }
+        Self { logs: vec![2], leaders: 2, followers: 3, redis: Some(REDIS_MEMORY) }
     }
 }
 
@@ -81,8 +91,20 @@ pub struct Link {
     pub from: Tier,
     /// To whom.
     pub to: Tier,
+    /// Where that is.
+    pub target: SocketAddr,
     /// What lies between them.
     pub proxy: Proxy,
+}
+
+impl Link {
+    /// As the network is when nothing is wrong. Between the program's tiers it is uneven, so that answers and change streams, which
+    /// have connections of their own, overtake each other.
+    pub fn heal(&self) {
+        let tiers = [Tier::Follower, Tier::Leader, Tier::Shard];
+        let uneven = tiers.contains(&self.from) && tiers.contains(&self.to);
+        self.proxy.set(if uneven { Network::Uneven(UNEVEN) } else { Network::Pass });
+    }
 }
 
 /// Which life of which follower is on: see [`Process`](crate::check::Process).
@@ -113,6 +135,13 @@ pub struct Cluster {
     lives: Lives,
     /// By follower: its last life that has ended.
     ended: Vec<u16>,
+    _files: TempDir,
+}
+
+/// The logical shards of a log.
+fn shards_of(log: usize, logs: usize, layout: IdLayout) -> Range<u32> {
+    let begins = |log: usize| (log as u64 * u64::from(layout.shards()) / logs as u64) as u32;
+    begins(log)..begins(log + 1)
 }
 
 fn local_port() -> Result<SocketAddr> {
@@ -124,9 +153,30 @@ pub fn program() -> Result<PathBuf> {
     tao_harness::built_program("tao")
 }
 
+/// Where a process of the program listens: for its peers, and for probes.
+#[derive(Clone, Copy)]
+struct Place {
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+fn places(count: usize) -> Result<Vec<Place>> {
+    (0..count).map(|_| Ok(Place { address: local_port()?, admin: local_port()? })).collect()
+}
+
+fn addresses(places: &[Place]) -> Vec<SocketAddr> {
+    places.iter().map(|place| place.address).collect()
+}
+
+fn joined(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 struct Builder {
     program: PathBuf,
     seed: u64,
+    layout: IdLayout,
+    files: TempDir,
     nodes: Vec<Node>,
     links: Vec<Link>,
 }
@@ -136,56 +186,116 @@ impl Builder {
     fn link(&mut self, from: Tier, to: Tier, target: SocketAddr) -> Result<SocketAddr> {
         let proxy = Proxy::start(target, self.seed.wrapping_add(self.links.len() as u64))?;
         let address = proxy.address();
-        self.links.push(Link { from, to, proxy });
+        let link = Link { from, to, target, proxy };
+        link.heal();
+        self.links.push(link);
         Ok(address)
     }
 
-    fn node(&mut self, tier: Tier, args: &[&str]) -> Result<SocketAddr> {
-        let (address, admin) = (local_port()?, local_port()?);
-        let (listen, admin_listen) = (address.to_string(), admin.to_string());
-        let common = [tier.name(), "--listen", &listen, "--admin-listen", &admin_listen];
+    fn links(&mut self, from: Tier, to: Tier, targets: &[Place]) -> Result<Vec<SocketAddr>> {
+        targets.iter().map(|target| self.link(from, to, target.address)).collect()
+    }
+
+    fn node(&mut self, tier: Tier, place: Place, args: &[String]) -> Result<()> {
+        let common = [tier.name(), "--listen", &place.address.to_string(), "--admin-listen", &place.admin.to_string()]
+            .map(str::to_owned);
         let process = Process::spawn(&self.program, [&common, args].concat(), &[])?;
-        self.nodes.push(Node { tier, process, address, admin });
-        Ok(address)
+        self.nodes.push(Node { tier, process, address: place.address, admin: place.admin });
+        Ok(())
+    }
+
+    /// Writes a topology as one process sees it: the peers are at these addresses, which lead over faulty networks.
+    fn topology(&self, leaders: &[SocketAddr], servers: &[Vec<SocketAddr>]) -> Result<String> {
+        let quoted =
+            |addresses: &[SocketAddr]| addresses.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>().join(", ");
+        let mut text = format!("version = 1\ncluster = \"{CLUSTER}\"\nleaders = [{}]\n", quoted(leaders));
+        let logs = servers.len();
+        for (log, servers) in servers.iter().enumerate() {
+            let Range { start, end } = shards_of(log, logs, self.layout);
+            let _ = write!(text, "[[logs]]\nid = {log}\nshards = [\"{start}-{}\"]\n", end - 1);
+            let _ = writeln!(text, "servers = [{}]", quoted(servers));
+        }
+        let file = self.files.join(format!("topology-{}.toml", self.nodes.len()));
+        std::fs::write(&file, text)?;
+        Ok(file.to_string_lossy().into_owned())
     }
 }
 
 impl Cluster {
-    /// Starts everything, and returns when every follower is ready.
-    pub fn start(plan: Plan, seed: u64) -> Result<Self> {
-        let mut builder = Builder { program: program()?, seed, nodes: Vec::new(), links: Vec::new() };
-        let database = Postgres::start()?;
-        database.create_database(DATABASE)?;
-        let settings = [("maxmemory", REDIS_MEMORY), ("maxmemory-policy", "allkeys-lru")];
-        let redis = plan.redis.then(|| Redis::start_with(&settings)).transpose()?;
+    /// Starts everything, and returns when every process is ready.
+    pub fn start(plan: &Plan, seed: u64) -> Result<Self> {
+        let (layout, files) = (IdLayout::STANDARD, TempDir::new()?);
+        let mut builder = Builder { program: program()?, seed, layout, files, nodes: Vec::new(), links: Vec::new() };
+        let databases: Vec<_> = plan.logs.iter().map(|_| Postgres::start()).collect::<Result<_>>()?;
+        let redis = plan.redis.map(|megabytes| {
+            let memory = format!("{megabytes}mb");
+            Redis::start_with(&[("maxmemory", memory.as_str()), ("maxmemory-policy", "allkeys-lru")])
+        });
+        let redis = redis.transpose()?;
+        let servers: Vec<_> = plan.logs.iter().map(|count| places(*count)).collect::<Result<_>>()?;
+        let (leaders, followers) = (places(plan.leaders)?, places(plan.followers)?);
+        let several = plan.logs.len() > 1;
 
-        let to_database = builder.link(Tier::Shard, Tier::Postgres, (Ipv4Addr::LOCALHOST, database.port()).into())?;
-        let store = format!("postgres://postgres@{to_database}/{DATABASE}");
-        let shard = builder.node(Tier::Shard, &["--store", &store])?;
-        let to_shard = builder.link(Tier::Leader, Tier::Shard, shard)?.to_string();
-        let leader = builder.node(Tier::Leader, &["--shard", &to_shard])?;
-        for _ in 0..plan.followers {
-            let to_leader = builder.link(Tier::Follower, Tier::Leader, leader)?.to_string();
-            let mut args = vec!["--leader".to_owned(), to_leader];
+        for (log, (database, places)) in databases.iter().zip(&servers).enumerate() {
+            database.create_database(DATABASE)?;
+            for place in places {
+                let to_database =
+                    builder.link(Tier::Shard, Tier::Postgres, (Ipv4Addr::LOCALHOST, database.port()).into())?;
+                let mut args = vec!["--store".to_owned(), format!("postgres://postgres@{to_database}/{DATABASE}")];
+                if several {
+                    // Storage shards talk to those of other logs, for inverse edges there.
+                    let reach = |(other, places): (usize, &Vec<Place>)| {
+                        if other == log {
+                            Ok(addresses(places))
+                        } else {
+                            builder.links(Tier::Shard, Tier::Shard, places)
+                        }
+                    };
+                    let peers = servers.iter().enumerate().map(reach).collect::<Result<Vec<_>>>()?;
+                    let file = builder.topology(&addresses(&leaders), &peers)?;
+                    args.extend(["--topology".to_owned(), file, "--log-id".to_owned(), log.to_string()]);
+                }
+                builder.node(Tier::Shard, *place, &args)?;
+            }
+        }
+        for place in &leaders {
+            let reach = |places: &Vec<Place>| builder.links(Tier::Leader, Tier::Shard, places);
+            let peers = servers.iter().map(reach).collect::<Result<Vec<_>>>()?;
+            let args = if several {
+                ["--topology".to_owned(), builder.topology(&addresses(&leaders), &peers)?]
+            } else {
+                ["--shard".to_owned(), joined(&peers.concat())]
+            };
+            builder.node(Tier::Leader, *place, &args)?;
+        }
+        for place in &followers {
+            let peers = builder.links(Tier::Follower, Tier::Leader, &leaders)?;
+            let mut args = if several {
+                let servers: Vec<_> = servers.iter().map(|places| addresses(places)).collect();
+                vec!["--topology".to_owned(), builder.topology(&peers, &servers)?]
+            } else {
+                vec!["--leader".to_owned(), joined(&peers)]
+            };
             if let Some(redis) = &redis {
                 let target = (Ipv4Addr::LOCALHOST, redis.port()).into();
                 let to_redis = builder.link(Tier::Follower, Tier::Redis, target)?;
                 args.extend(["--redis".to_owned(), format!("redis://{to_redis}/")]);
             }
-            builder.node(Tier::Follower, &args.iter().map(String::as_str).collect::<Vec<_>>())?;
+            builder.node(Tier::Follower, *place, &args)?;
         }
-        let Builder { mut nodes, links, .. } = builder;
+        let Builder { mut nodes, links, files, .. } = builder;
         nodes.reverse();
-        let lives = Lives::new(plan.followers);
-        let ended = vec![0; plan.followers];
-        let mut cluster = Self { nodes, links, redis, databases: vec![database], lives, ended };
+        let (lives, ended) = (Lives::new(plan.followers), vec![0; plan.followers]);
+        let mut cluster = Self { nodes, links, redis, databases, lives, ended, _files: files };
         cluster.wait_ready()?;
         Ok(cluster)
     }
 
     /// Where keys live.
     pub fn shape(&self) -> Shape {
-        Shape::one_log(Schema::social())
+        let (layout, logs) = (IdLayout::STANDARD, self.databases.len());
+        let log_of = (0..logs).flat_map(|log| shards_of(log, logs, layout).map(move |_| log as u8)).collect();
+        Shape { layout, schema: Schema::social(), log_of }
     }
 
     /// The addresses of the followers.
@@ -223,6 +333,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Makes every network that leads to a node like this, or heals it.
+    pub fn isolate(&self, node: usize, network: Option<Network>) {
+        let address = self.nodes[node].address;
+        for link in self.links.iter().filter(|link| link.target == address) {
+            match network {
+                Some(network) => link.proxy.set(network),
+                None => link.heal(),
+            }
+        }
+    }
+
     fn follower_number(&self, node: usize) -> Option<usize> {
         self.of_tier(Tier::Follower).iter().position(|n| *n == node)
     }
@@ -253,7 +374,7 @@ fn wait_ready(node: &mut Node) -> Result<()> {
 pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    std::io::Write::write_fmt(&mut stream, format_args!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no HTTP status")?;

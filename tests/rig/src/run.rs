@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a run is to do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Run {
     /// How long the load and the faults last.
     pub time: Duration,
@@ -56,7 +56,7 @@ pub struct Outcome {
 impl Run {
     /// Runs all of it. Blocks; starts a runtime of its own for the sessions.
     pub fn run(&self) -> Result<Outcome> {
-        let mut cluster = Cluster::start(self.plan, self.options.seed)?;
+        let mut cluster = Cluster::start(&self.plan, self.options.seed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let context = {
             let _entered = runtime.enter();
@@ -102,10 +102,12 @@ impl Run {
             if Instant::now() >= end {
                 return Ok(made);
             }
-            let fault = order.next(cluster, &mut rng);
-            let lasts = fault.duration(&mut rng);
-            let (name, start) = (fault.name(cluster), context.now());
-            inject(cluster, fault, lasts).with_context(|| format!("while making the fault: {name}"))?;
+            let faults = order.next(cluster, &mut rng);
+            let lasts = faults.iter().map(|f| f.duration(&mut rng)).max().unwrap_or_default();
+            let (names, start) =
+                (faults.iter().map(|f| f.name(cluster)).collect::<Vec<_>>().join(" and "), context.now());
+            inject(cluster, &faults, lasts).with_context(|| format!("while making the fault: {names}"))?;
+            let name = if faults.len() > 1 { "two at once".to_owned() } else { names };
             made.push(Injection { name, start, end: context.now() });
         }
     }

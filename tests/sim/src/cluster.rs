@@ -166,6 +166,9 @@ impl Cluster {
             cache_bytes: self.plan.follower_cache,
             redis: None,
             warm_start: Duration::ZERO,
+            max_watches: 16,
+            audit_per_second: 0,
+            admin: tao_runtime::AdminRoutes::default(),
         };
         let (host, stops, schema, lives) =
             (name.to_owned(), self.stops.clone(), self.schema.clone(), self.lives.clone());

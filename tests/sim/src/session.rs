@@ -168,7 +168,7 @@ impl Session {
 
     fn see(&mut self, token: Option<&Token>) {
         if let Some(token) = token {
-            self.token.merge(token, |shard| LogId(Plan::log_of(shard) as u32));
+            self.token.merge(token);
         }
     }
 

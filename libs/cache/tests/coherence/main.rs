@@ -25,6 +25,7 @@ struct Ran {
     histories: Cell<u64>,
     steps: Cell<u64>,
     reads: Cell<u64>,
+    audits: Cell<u64>,
 }
 
 fn add(to: &Cell<u64>, n: u64) {
@@ -40,6 +41,7 @@ fn history(steps: &[Step], ran: &Ran) -> Check {
     }
     world.drain(steps.len().is_multiple_of(2))?;
     add(&ran.reads, world.answered);
+    add(&ran.audits, world.consistent);
     Ok(())
 }
 
@@ -84,9 +86,10 @@ fn promises_hold_in_every_history() {
     }
     let rate = ran.histories.get() as f64 / begun.elapsed().as_secs_f64();
     println!(
-        "{cases} histories, {} steps, {} reads answered, {rate:.0} histories a second",
+        "{cases} histories, {} steps, {} reads answered, {} audits done, {rate:.0} histories a second",
         ran.steps.get(),
-        ran.reads.get()
+        ran.reads.get(),
+        ran.audits.get()
     );
 }
 

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::channel::mpsc;
 use parking_lot::Mutex;
 use tao_cache::stream::{Observer, follow};
-use tao_cache::{CacheOptions, CachedReader, Entry, Fresh, MemoryCache, Mode, Read};
+use tao_cache::{Audit, CacheOptions, CachedReader, Entry, Fresh, MemoryCache, Mode, Read};
 use tao_model::{Error, Key, Position, Result, SystemClock};
 use tao_proto::internal::{self, subscribe_response::Event};
 
@@ -43,8 +43,9 @@ impl Observer for Resets {
     fn started(&self, _: &internal::Start, resumed: bool) {
         self.0.fetch_add(u64::from(!resumed), Ordering::Relaxed);
     }
-    fn applied(&self, _: internal::SubscribeResponse) {}
-    fn ended(&self) {}
+    fn applied(&self, _: internal::SubscribeResponse) -> tao_model::Result<()> {
+        Ok(())
+    }
 }
 
 /// Small memories, so that keys share buckets.
@@ -144,6 +145,12 @@ impl Cache {
         }
     }
 
+    /// Compares what is cached with what is stored.
+    pub fn audit(&self, key: Key) -> Auditing {
+        let reader = self.reader.clone();
+        Box::pin(async move { reader.audit(key, ()).await })
+    }
+
     /// A read through the caches.
     pub fn read(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Reading {
         let reader = self.reader.clone();
@@ -161,5 +168,8 @@ impl Cache {
         })
     }
 }
+
+/// An audit under way.
+pub type Auditing = Pin<Box<dyn Future<Output = Result<Audit>>>>;
 
 pub type Reading = Pin<Box<dyn Future<Output = Result<Fresh<Entry>>>>>;

@@ -11,7 +11,7 @@ use tao_cache::{Entry, Fresh, Mode};
 use tao_model::{Change, Error, Key, ObjectId, Position};
 use tao_proto::internal::{ListState, ObjectState, reply::Result as ReplyBody};
 
-use crate::tiers::{Cache, Reading, caches};
+use crate::tiers::{Auditing, Cache, Reading, caches};
 use crate::truth::{LOGS, Log, keys};
 use crate::wire::{Node, Wire};
 
@@ -34,6 +34,8 @@ struct Written {
     then: usize,
     log: usize,
     changes: Vec<Change>,
+    /// Of a write that found nothing to change: of what, and when.
+    unchanged: Option<(Key, Position)>,
 }
 
 /// A session's read through a follower.
@@ -62,6 +64,8 @@ pub struct World {
     writes: Vec<Written>,
     work: Vec<Work>,
     reads: Vec<Pending>,
+    /// With the follower whose cache is audited.
+    audits: Vec<(usize, Auditing)>,
     /// Up to where each follower has acknowledged writes.
     acknowledged: Vec<HashMap<Key, Position>>,
     /// The newest of these writes: what most is at stake.
@@ -71,6 +75,8 @@ pub struct World {
     token: HashMap<ObjectId, Position>,
     /// How many reads were answered.
     pub answered: u64,
+    /// How many audits found that all is well.
+    pub consistent: u64,
 }
 
 impl World {
@@ -84,11 +90,13 @@ impl World {
             writes: Vec::new(),
             work: Vec::new(),
             reads: Vec::new(),
+            audits: Vec::new(),
             acknowledged: vec![HashMap::new(); FOLLOWERS],
             newest: vec![None; FOLLOWERS],
             seen: HashMap::new(),
             token: HashMap::new(),
             answered: 0,
+            consistent: 0,
         };
         for log in 0..LOGS {
             (0..LEADERS).for_each(|l| world.connect_leader(l, log, 0));
@@ -109,6 +117,7 @@ impl World {
             25 => self.lose(a, c),
             26..=27 => self.evict(follower, leader, log, &key, a, c),
             28..=29 => self.disturb(follower, leader, log, b, c),
+            30 => self.audit(follower, log, key),
             _ => self.tell_redis(),
         }
         self.progress()
@@ -116,8 +125,11 @@ impl World {
 
     /// A session writes through a follower and a leader.
     fn write(&mut self, log: usize, follower: usize, leader: usize, [a, b, c]: [u8; 3]) {
-        let changes = self.logs[log].commit(log, a / 2, b / 8, c);
-        let written = Written { to: Node::Leader(leader), then: follower, log, changes };
+        let is_needless = c % 8 == 7;
+        let key = keys(log)[usize::from(a / 2) % keys(log).len()];
+        let changes = if is_needless { Vec::new() } else { self.logs[log].commit(log, a / 2, b / 8, c) };
+        let unchanged = is_needless.then(|| (key, self.logs[log].head()));
+        let written = Written { to: Node::Leader(leader), then: follower, log, changes, unchanged };
         if c & 16 == 16 {
             // Acknowledged at once.
             self.apply_written(written);
@@ -161,7 +173,10 @@ impl World {
     }
 
     fn apply_written(&mut self, written: Written) {
-        let Written { to, then, log, ref changes } = written;
+        let Written { to, then, log, ref changes, unchanged } = written;
+        if let (Node::Follower(f), Some((key, at))) = (to, unchanged) {
+            self.followers[f][log].memory().outdate(&key, at);
+        }
         match to {
             Node::Leader(l) => {
                 self.leaders[l][log].reader.apply_write(changes);
@@ -169,14 +184,15 @@ impl World {
             }
             Node::Follower(f) => {
                 self.followers[f][log].reader.apply_write(changes);
-                for change in changes {
-                    if !self.logs[log].holds(change.position) {
+                let changed = changes.iter().map(|change| (change.key(), change.position));
+                for (key, at) in changed.chain(unchanged) {
+                    if !self.logs[log].holds(at) {
                         continue;
                     }
-                    let at = self.acknowledged[f].entry(change.key()).or_default();
-                    *at = change.position.max(*at);
-                    self.newest[f] = Some((log, change.key()));
-                    self.merge(change.key(), change.position);
+                    let known = self.acknowledged[f].entry(key).or_default();
+                    *known = at.max(*known);
+                    self.newest[f] = Some((log, key));
+                    self.merge(key, at);
                 }
             }
         }
@@ -283,6 +299,13 @@ impl World {
         self.reads.push(Pending { follower: f, log, key, mode, least, reading });
     }
 
+    fn audit(&mut self, f: usize, log: usize, key: Key) {
+        if self.audits.len() >= READS {
+            drop(self.audits.remove(0));
+        }
+        self.audits.push((f, self.followers[f][log].audit(key)));
+    }
+
     /// A question arrives: at a leader, which reads through its own caches, or at the store.
     fn answer_ask(&mut self, a: u8, l: usize, c: u8) {
         let mut wire = self.wire.lock();
@@ -382,6 +405,7 @@ impl World {
     /// Another process takes a follower's place, and knows of nothing.
     fn new_follower(&mut self, f: usize) {
         self.reads.retain(|read| read.follower != f);
+        self.audits.retain(|(follower, _)| *follower != f);
         self.forget(Node::Follower(f));
         self.writes.retain(|written| written.to != Node::Follower(f) && written.then != f);
         self.acknowledged[f].clear();
@@ -422,7 +446,7 @@ impl World {
         // What was undone is often done again at once.
         if b & 8 == 8 {
             let changes = self.logs[log].commit_to(key, b / 2, b);
-            self.writes.push(Written { to: Node::Leader(l), then: f, log, changes });
+            self.writes.push(Written { to: Node::Leader(l), then: f, log, changes, unchanged: None });
         }
     }
 
@@ -442,6 +466,13 @@ impl World {
                 if let Some(found) = (&mut self.reads[n].reading).now_or_never() {
                     let read = self.reads.remove(n);
                     self.check(&read, found)?;
+                    moved = true;
+                }
+            }
+            for n in (0..self.audits.len()).rev() {
+                if let Some(found) = (&mut self.audits[n].1).now_or_never() {
+                    drop(self.audits.remove(n));
+                    self.audited(found)?;
                     moved = true;
                 }
             }

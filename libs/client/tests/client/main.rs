@@ -4,3 +4,4 @@ mod failover;
 mod retries;
 mod scripted;
 mod sessions;
+mod watch;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tao_client::{Client, ClientOptions, v1};
@@ -38,6 +40,7 @@ pub struct Asked {
 struct Script {
     acts: VecDeque<Act>,
     asked: Vec<Asked>,
+    watches: VecDeque<Vec<Result<v1::WatchResponse, Status>>>,
 }
 
 /// The server's script; the default act is an answer without a token.
@@ -47,6 +50,12 @@ pub struct Scripted(Arc<Mutex<Script>>);
 impl Scripted {
     pub fn then(self, act: Act) -> Self {
         self.0.lock().acts.push_back(act);
+        self
+    }
+
+    /// What the next Watch that comes answers with, one after the other; a stream whose last answer is no error goes on in silence.
+    pub fn watched(self, answers: impl IntoIterator<Item = Result<v1::WatchResponse, Status>>) -> Self {
+        self.0.lock().watches.push_back(answers.into_iter().collect());
         self
     }
 
@@ -138,12 +147,24 @@ macro_rules! scripted {
             async fn $name(&self, request: Request<v1::$request>) -> Result<Response<Answer>, Status> {
                 self.act(stringify!($name), request).await
             }
-        )*}
+        )*
+            type WatchStream = BoxStream<'static, Result<Answer, Status>>;
+
+            async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                self.act("watch", request).await?;
+                let answers = self.0.lock().watches.pop_front().unwrap_or_default();
+                let ends = answers.last().is_some_and(Result::is_err);
+                let answers = stream::iter(answers).map(|answer| answer.map(|answer| Answer::encode(&answer)));
+                let silence = stream::pending().take(usize::from(!ends));
+                Ok(Response::new(answers.chain(silence).boxed()))
+            }
+        }
     };
 }
 
 scripted! {
     object_add(ObjectAddRequest);
+    write_batch(WriteBatchRequest);
     object_get(ObjectGetRequest);
     object_multi_get(ObjectMultiGetRequest);
     object_update(ObjectUpdateRequest);

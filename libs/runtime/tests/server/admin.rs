@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tao_runtime::{MetricsHandle, Readiness, Shutdown, serve_admin};
+use tao_runtime::{AdminAnswer, AdminRoutes, MetricsHandle, Readiness, Shutdown, serve_admin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Status;
@@ -11,8 +11,12 @@ use crate::service::*;
 
 /// The status code and the body.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask("GET", address, path).await
+}
+
+async fn ask(method: &str, address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -29,7 +33,8 @@ async fn probes_and_metrics() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = Shutdown::new();
-    let admin = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, shutdown));
+    let routes = AdminRoutes::default();
+    let admin = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, routes.clone(), shutdown));
 
     assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
     assert_eq!(get(address, "/readyz").await, (503, "store: starting\n".to_owned()));
@@ -43,6 +48,17 @@ async fn probes_and_metrics() {
     readiness.close();
     assert_eq!(get(address, "/readyz").await, (503, "shutdown: shutting down\n".to_owned()));
     assert_eq!(get(address, "/nothing").await.0, 404);
+
+    // A service that came after the port.
+    routes.post("/count", async |query| match query.get("n").and_then(|n| n.parse::<u32>().ok()) {
+        Some(0) => AdminAnswer::Unavailable("nothing to count".to_owned()),
+        Some(n) => AdminAnswer::Json(format!("{{\"n\":{n}}}")),
+        None => AdminAnswer::BadRequest("n: a number".to_owned()),
+    });
+    assert_eq!(ask("POST", address, "/count?x&n=7").await, (200, "{\"n\":7}".to_owned()));
+    assert_eq!(ask("POST", address, "/count").await, (400, "n: a number".to_owned()));
+    assert_eq!(ask("POST", address, "/count?n=0").await.0, 503);
+    assert_eq!((get(address, "/count").await.0, ask("POST", address, "/nothing").await.0), (405, 404));
 
     let server = Server::simple(Service::new(|request| async move {
         if request.uri().path().ends_with("Fail") { Status::not_found("it") } else { Status::ok("") }

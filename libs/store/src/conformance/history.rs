@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tao_model::{
-    AssocRef, Change, ChangeKind, Edge, EdgeKey, Error, ListDelta, ObjectId, Position, TypeId, Write, WriteOutcome,
+    AssocRef, Change, ChangeKind, Edge, EdgeKey, Error, ListDelta, ObjectId, Position, TypeId, Write, WriteBatch,
+    WriteOutcome,
 };
 use tao_proto::convert;
 use tao_proto::edges::encode_edge;
@@ -137,7 +138,13 @@ impl Suite {
 async fn write(store: Arc<dyn Store>, world: World, mut rng: StdRng) -> Vec<WriteOutcome> {
     let mut done = Vec::new();
     for _ in 0..WRITES {
-        let write = random_write(&mut rng, &world);
+        let write = match rng.random_range(0..4) {
+            0 => {
+                let writes = (0..rng.random_range(1..5)).map(|_| random_write(&mut rng, &world)).collect();
+                Write::Batch(WriteBatch { conditions: Vec::new(), writes })
+            }
+            _ => random_write(&mut rng, &world),
+        };
         match store.write(write.clone(), WriteContext::default()).await {
             Ok(outcome) => {
                 if let Some(last) = outcome.changes.last() {
@@ -147,6 +154,8 @@ async fn write(store: Arc<dyn Store>, world: World, mut rng: StdRng) -> Vec<Writ
                 done.push(outcome);
             }
             Err(Error::NotFound { .. }) => {}
+            // Nothing of the batch is done, or subscribers would hear of what no writer was told.
+            Err(Error::Item { error, .. }) => assert!(matches!(*error, Error::NotFound { .. }), "{write:?}: {error}"),
             Err(error) => panic!("{write:?}: {error}"),
         }
     }

@@ -57,12 +57,14 @@ async fn identity(connection: &mut PgConnection) -> Result<Option<Identity>, Err
     Ok(Some(Identity { system: row.text(0)?, timeline }))
 }
 
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// Object not in prerequisite state: recovery is in progress.
 const IN_RECOVERY: &str = "55000";
 
 /// Remembers the server, and begins an epoch unless none was remembered. Of several that find this at once, one does it.
 async fn adopt(connection: &mut PgConnection, identity: &Identity, clock: &dyn Clock) -> Result<(), Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(BEGIN).await?;
     let row =
         query("SELECT epoch, lsn, system_id, timeline FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?;
     let known = Identity { system: row.text(2)?, timeline: row.int(3)? };
@@ -79,7 +81,7 @@ async fn adopt(connection: &mut PgConnection, identity: &Identity, clock: &dyn C
 
 /// Begins an epoch, if it is still due; gives the log's end.
 pub(crate) async fn begin(connection: &mut PgConnection, why: NewEpoch, clock: &dyn Clock) -> Result<Position, Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(BEGIN).await?;
     let row = query("SELECT epoch, lsn FROM log_head FOR UPDATE").fetch_one(&mut *transaction).await?;
     let mut head = rows::position(&row, 0)?;
     if why.is_due(head) {

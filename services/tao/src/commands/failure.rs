@@ -28,6 +28,11 @@ impl Failure {
         Self { message: problem.to_string(), code: 2 }
     }
 
+    /// Something can't be reached, or can't do it now.
+    pub fn unreachable(problem: impl fmt::Display) -> Self {
+        Self { message: problem.to_string(), code: 4 }
+    }
+
     /// What one item of a batch or of a multi-get failed with.
     pub fn of_item(error: &ItemError) -> Self {
         let violations: Vec<_> = error.violations.iter().map(|v| (v.field.as_str(), v.description.as_str())).collect();

@@ -1,11 +1,14 @@
 //! Commands for people without grpcurl: one call each, through the Rust client.
 
+mod audit;
 mod failure;
+mod http;
 mod id;
 mod objects;
 mod output;
 mod time;
 mod values;
+mod watch;
 
 use std::time::Duration;
 
@@ -17,11 +20,13 @@ use tao_client::v1::{
 };
 use tao_client::{Client, ClientOptions, Session};
 
+pub use audit::{AuditArgs, audit};
 pub use failure::{EXIT_CODES, Failure};
 pub use id::{IdArgs, id};
 use output::Answer;
 pub use output::{Format, show};
 use values::{Field, Sum};
+pub use watch::{WatchArgs, watch};
 
 /// Where to call, and how to print.
 #[derive(Debug, Args)]

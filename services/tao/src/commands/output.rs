@@ -37,10 +37,15 @@ pub struct Answer {
 
 /// Prints to standard output; a reader that has seen enough is no error.
 pub fn show(text: &str) -> Result<(), Failure> {
+    show_more(text).map(drop)
+}
+
+/// The same; says whether there is still a reader.
+pub fn show_more(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
-        Ok(()) | Err(_) => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
@@ -186,7 +191,8 @@ fn value_text(value: &Value) -> String {
     }
 }
 
-fn json_object(object: &Object) -> Json {
+/// An object for programs.
+pub fn json_object(object: &Object) -> Json {
     json!({
         "id": object.id.to_string(),
         "type": object.r#type,
@@ -197,7 +203,8 @@ fn json_object(object: &Object) -> Json {
     })
 }
 
-fn json_data(data: &BTreeMap<String, Value>) -> Json {
+/// Data for programs.
+pub fn json_data(data: &BTreeMap<String, Value>) -> Json {
     data.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 

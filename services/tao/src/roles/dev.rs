@@ -69,13 +69,14 @@ pub fn dev(args: &DevArgs) -> Result<()> {
 }
 
 async fn all(server: Server, tiers: Tiers, sample: Option<PathBuf>) -> Result<()> {
-    let Server { schema, clock, workers, readiness, shutdown, admin } = server;
+    let Server { schema, clock, workers, readiness, shutdown, admin, routes } = server;
     let Tiers { listen, shard, mut leader, mut follower } = tiers;
     let shard_listener = TcpAcceptor::bind(shard.listen).await?;
     let leader_listener = TcpAcceptor::bind(leader.listen).await?;
     let follower_listener = TcpAcceptor::bind(listen).await.context("listen")?;
     leader.topology = Topology::single(Vec::new(), vec![shard_listener.local_addr()?.to_string()]).into();
     follower.topology = Topology::single(vec![leader_listener.local_addr()?.to_string()], Vec::new()).into();
+    follower.admin = routes;
     let address = follower_listener.local_addr()?;
 
     // The front stops first, so that what it has under way still finds the tiers behind it.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tao_model::{Clock, Schema, SystemClock};
 use tao_runtime::config::{self, ConfigError};
 use tao_runtime::telemetry::{self, LogFormat, TelemetryOptions};
-use tao_runtime::{MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
+use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
 use tokio::net::TcpListener;
 
 /// Options that all servers share.
@@ -102,6 +102,8 @@ pub struct Server {
     pub shutdown: Shutdown,
     /// Where the admin port is.
     pub admin: SocketAddr,
+    /// What tiers do there for operators.
+    pub routes: AdminRoutes,
 }
 
 impl CommonArgs {
@@ -168,7 +170,8 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         let admin = listener.local_addr()?;
         tracing::info!(address = %admin, "listening for probes and metrics");
         let (ended, admin_shutdown) = Shutdown::new();
-        let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, admin_shutdown));
+        let routes = AdminRoutes::default();
+        let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, routes.clone(), admin_shutdown));
         let workers = Workers::new("tao-worker", common.workers).context("can't start worker threads")?;
         let server = Server {
             schema: Arc::new(common.schema),
@@ -177,6 +180,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
             readiness,
             shutdown,
             admin,
+            routes,
         };
         let result = tiers(server).await;
         ended.trigger();

@@ -56,8 +56,9 @@ pub fn leader(args: LeaderArgs) -> Result<()> {
 /// Runs a follower.
 pub fn follower(args: FollowerArgs) -> Result<()> {
     let check = |file: &mut process::File| args.options.over(std::mem::take(&mut file.follower)).check();
-    let (common, config) = args.common.check("tao-follower", check)?;
+    let (common, mut config) = args.common.check("tao-follower", check)?;
     process::run(common, |s| async move {
+        config.admin = s.routes;
         let listener = TcpAcceptor::bind(config.listen).await?;
         Ok(tao_follower::run(config, s.schema, s.clock, listener, &s.workers, s.readiness, s.shutdown).await?)
     })

@@ -56,6 +56,11 @@ impl Shape {
         }
     }
 
+    /// Whether the two directions of an edge live in different databases: then one comes after the other, by way of an intent.
+    pub fn crosses(&self, edge: AssocRef) -> bool {
+        self.inverse(edge).is_some() && self.log(edge.id1) != self.log(edge.id2)
+    }
+
     /// An edge as people read it.
     pub fn name(&self, edge: AssocRef) -> String {
         format!("{} -{}-> {}", edge.id1, self.type_name(edge.atype), edge.id2)

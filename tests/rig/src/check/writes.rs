@@ -37,7 +37,8 @@ impl Truth {
     pub(crate) fn marks(&self, write: &Write, done: &Done) -> Result<Vec<Mark>, Wrong> {
         match write.asked {
             Asked::Put { id, .. } => {
-                let lsn = *self.places.get(&write.w).ok_or_else(|| lost("it is not in the log".to_owned()))?;
+                let place = self.places.get(&(write.w, None));
+                let lsn = *place.ok_or_else(|| lost("it is not in the log".to_owned()))?;
                 let key = id.map(Key::Object).ok_or_else(|| (Kind::WrongAnswer, "it names no id".to_owned()))?;
                 self.expect_key(key, lsn)?;
                 Ok(vec![self.mark(key, lsn)])
@@ -60,17 +61,22 @@ impl Truth {
             }
             Asked::Link(edge) => {
                 let canonical = self.shape.canonical(edge);
-                let lsn = *self.places.get(&write.w).ok_or_else(|| lost("it is not in the log".to_owned()))?;
+                let place = self.places.get(&(write.w, Some(canonical.atype)));
+                let lsn = *place.ok_or_else(|| lost("it is not in the log".to_owned()))?;
                 self.expect_key(Key::List(canonical.id1, canonical.atype), lsn)?;
                 let mut marks = vec![self.edge_mark(canonical, lsn)];
                 if let Some(other) = self.shape.inverse(canonical).filter(|other| self.is_covered(other, done)) {
-                    let lsn =
-                        self.inverses.get(&write.w).ok_or_else(|| lost("its inverse is not in the log".to_owned()))?;
+                    let lsn = self
+                        .inverses
+                        .get(&(write.w, Some(other.atype)))
+                        .ok_or_else(|| lost("its inverse is not in the log".to_owned()))?;
                     marks.push(self.edge_mark(other, *lsn));
                 }
                 Ok(marks)
             }
             Asked::Unlink(edge) if done.applied => self.find(edge, edge, false, false, done),
+            // Which side said so, and when, can't be told.
+            Asked::Unlink(edge) if self.shape.crosses(edge) => Ok(Vec::new()),
             Asked::Unlink(edge) => {
                 let lsn = done.covered[0];
                 let list = self.log_of(Key::List(edge.id1, edge.atype)).lists.get(&(edge.id1, edge.atype));
@@ -100,7 +106,8 @@ impl Truth {
         let canonical = self.shape.canonical(edge);
         let mut marks = Vec::with_capacity(2);
         for side in [Some(canonical), self.shape.inverse(canonical)].into_iter().flatten() {
-            if side != canonical && !self.is_covered(&side, done) {
+            // Which side of a move is the first depends on both types.
+            if (side != canonical || moved) && !self.is_covered(&side, done) {
                 continue;
             }
             let last = done.covered[usize::from(side.id1 != named.id1)];
@@ -114,13 +121,28 @@ impl Truth {
         Ok(marks)
     }
 
-    /// The newest change up to a position that did what is wanted, no further back than one write reaches.
+    /// The newest change up to a position that did what is wanted: no further back than one write reaches. In a database that it
+    /// reached by an intent, others' changes may lie between, and the parts of a move apart.
     fn near(&self, wanted: Wanted, last: Lsn) -> Option<Lsn> {
         let log = self.shape.log(wanted.edge.id1);
-        (last.saturating_sub(WRITE_SPAN)..=last).rev().find(|lsn| {
+        let crosses = self.shape.crosses(wanted.edge);
+        let first = if crosses { 1 } else { last.saturating_sub(WRITE_SPAN) };
+        (first..=last).rev().find(|lsn| {
             let effect = self.effect(log, *lsn);
-            effect.is_some_and(|e| e.edge() == Some(wanted.edge) && (e.put, e.moved) == (wanted.put, wanted.moved))
+            effect.is_some_and(|e| {
+                e.edge() == Some(wanted.edge) && e.put == wanted.put && (crosses || e.moved == wanted.moved)
+            })
         })
+    }
+
+    /// Where what a write puts is.
+    fn place_of(&self, write: &Write) -> Option<Lsn> {
+        let atype = match write.asked {
+            Asked::Put { .. } => None,
+            Asked::Link(edge) => Some(self.shape.canonical(edge).atype),
+            Asked::Delete(_) | Asked::Unlink(_) | Asked::Retype(..) => return None,
+        };
+        self.places.get(&(write.w, atype)).copied()
     }
 
     fn expect_key(&self, key: Key, lsn: Lsn) -> Result<(), Wrong> {
@@ -165,6 +187,10 @@ impl Truth {
             Asked::Link(edge) | Asked::Unlink(edge) => edge,
             Asked::Retype(edge, new) => AssocRef { atype: new, ..edge },
         };
+        // Its two directions were not seen at one time.
+        if self.shape.crosses(named) {
+            return Ok(());
+        }
         let key = Key::List(named.id1, named.atype);
         let Some(mark) = marks.iter().find(|m| m.key == key) else { return Ok(()) };
         let Some(list) = self.log_of(key).lists.get(&(named.id1, named.atype)) else { return Ok(()) };
@@ -240,7 +266,7 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                 session: Some(session.id),
                 text: format!("write {} ({:?}): {text}", write.w, write.asked),
             };
-            let place = truth.places.get(&write.w).copied();
+            let place = truth.place_of(write);
             if let Some(lsn) = place
                 && let Err(wrong) = truth.check_content(write, lsn)
             {
@@ -251,6 +277,9 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                     out.acknowledged += 1;
                     match truth.marks(write, done) {
                         Ok(marks) => {
+                            if done.pending {
+                                doubt(truth, &write.asked, &mut doubtful);
+                            }
                             if let Err(wrong) = truth.check_answer(write, done, &marks) {
                                 out.violations.push(bad(wrong));
                             }
@@ -268,9 +297,7 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                 }
                 Outcome::InDoubt => {
                     out.in_doubt += 1;
-                    if let Some(removal) = Removal::of(truth, &write.asked) {
-                        *doubtful.entry(removal).or_default() += 1;
-                    }
+                    doubt(truth, &write.asked, &mut doubtful);
                     if let Some(lsn) = place
                         && let Some(log) = truth.log_of_w(write.w, lsn)
                     {
@@ -342,6 +369,20 @@ impl Removal {
             Asked::Unlink(edge) => Some(Self::Edge(truth.shape.canonical(edge))),
             Asked::Retype(edge, new) => Some(Self::Move(truth.shape.canonical(AssocRef { atype: new, ..edge }))),
         }
+    }
+}
+
+/// Counts the changes that a write explains of which nobody knows where they are.
+fn doubt(truth: &Truth, asked: &Asked, doubtful: &mut HashMap<Removal, u64>) {
+    let mut add = |removal| *doubtful.entry(removal).or_default() += 1;
+    if let Some(removal) = Removal::of(truth, asked) {
+        add(removal);
+    }
+    // Between two databases the removal of a move is one of its own.
+    if let Asked::Retype(edge, _) = *asked
+        && truth.shape.crosses(edge)
+    {
+        add(Removal::Edge(truth.shape.canonical(edge)));
     }
 }
 

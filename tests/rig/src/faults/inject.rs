@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tao_harness::Network;
+use tao_harness::{Network, Redis};
 
 use crate::check::Time;
 use crate::cluster::Cluster;
@@ -20,58 +20,55 @@ pub struct Injection {
     pub end: Time,
 }
 
-/// Makes a fault, lets it last, and heals it; returns when everything says that it is ready again. Blocks.
-pub fn inject(cluster: &mut Cluster, fault: Fault, lasts: Duration) -> Result<()> {
-    let wait = || std::thread::sleep(lasts);
+/// Makes faults, lets them last, and heals them; returns when everything says that it is ready again. Blocks.
+pub fn inject(cluster: &mut Cluster, faults: &[Fault], lasts: Duration) -> Result<()> {
+    for fault in faults {
+        begin(cluster, *fault)?;
+    }
+    std::thread::sleep(lasts);
+    for fault in faults {
+        heal(cluster, *fault)?;
+    }
+    cluster.wait_ready()
+}
+
+fn redis(cluster: &mut Cluster) -> Result<&mut Redis> {
+    cluster.redis.as_mut().context("no Redis")
+}
+
+fn begin(cluster: &mut Cluster, fault: Fault) -> Result<()> {
     match fault {
-        Fault::Kill(node) => {
-            cluster.kill(node)?;
-            wait();
-            cluster.start_again(node)?;
-        }
-        Fault::Pause(node) => {
-            cluster.nodes[node].process.pause()?;
-            wait();
-            cluster.nodes[node].process.resume()?;
-        }
-        Fault::StopDatabase(log) => {
-            cluster.databases[log].stop_immediate()?;
-            wait();
-            cluster.databases[log].start_again()?;
-        }
-        Fault::PauseDatabase(log) => {
-            cluster.databases[log].pause()?;
-            wait();
-            cluster.databases[log].resume()?;
-        }
-        Fault::KillRedis => {
-            let redis = cluster.redis.as_mut().context("no Redis")?;
-            redis.kill()?;
-            wait();
-            redis.restart()?;
-        }
-        Fault::PauseRedis => {
-            let redis = cluster.redis.as_mut().context("no Redis")?;
-            redis.pause()?;
-            wait();
-            redis.resume()?;
-        }
-        Fault::FlushRedis => {
-            cluster.redis.as_ref().context("no Redis")?.command(&["FLUSHALL"])?;
-        }
+        Fault::Kill(node) => cluster.kill(node)?,
+        Fault::Pause(node) => cluster.nodes[node].process.pause()?,
+        Fault::Isolate(node) => cluster.isolate(node, Some(Network::BlackHole)),
+        Fault::StopDatabase(log) => cluster.databases[log].stop_immediate()?,
+        Fault::PauseDatabase(log) => cluster.databases[log].pause()?,
+        Fault::KillRedis => redis(cluster)?.kill()?,
+        Fault::PauseRedis => redis(cluster)?.pause()?,
+        Fault::FlushRedis => drop(redis(cluster)?.command(&["FLUSHALL"])?),
+        Fault::StaleRedis => drop(redis(cluster)?.command(&["SAVE"])?),
+        Fault::Network(link, network) => cluster.links[link].proxy.set(network),
+    }
+    Ok(())
+}
+
+fn heal(cluster: &mut Cluster, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::Kill(node) => cluster.start_again(node)?,
+        Fault::Pause(node) => cluster.nodes[node].process.resume()?,
+        Fault::Isolate(node) => cluster.isolate(node, None),
+        Fault::StopDatabase(log) => cluster.databases[log].start_again()?,
+        Fault::PauseDatabase(log) => cluster.databases[log].resume()?,
+        Fault::KillRedis => redis(cluster)?.restart()?,
+        Fault::PauseRedis => redis(cluster)?.resume()?,
+        Fault::FlushRedis => {}
         Fault::StaleRedis => {
-            let redis = cluster.redis.as_mut().context("no Redis")?;
-            redis.command(&["SAVE"])?;
-            wait();
+            let redis = redis(cluster)?;
             redis.restart()?;
             // Only this once.
             std::fs::remove_file(redis.snapshot())?;
         }
-        Fault::Network(link, network) => {
-            cluster.links[link].proxy.set(network);
-            wait();
-            cluster.links[link].proxy.set(Network::Pass);
-        }
+        Fault::Network(link, _) => cluster.links[link].heal(),
     }
-    cluster.wait_ready()
+    Ok(())
 }

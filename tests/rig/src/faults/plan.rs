@@ -15,6 +15,8 @@ pub enum Fault {
     Kill(usize),
     /// SIGSTOP, and SIGCONT a while later.
     Pause(usize),
+    /// Nobody reaches a process that goes on: a black hole on every way to it.
+    Isolate(usize),
     /// A database ends as if the power had failed, and starts a while later.
     StopDatabase(usize),
     /// All of a database is paused.
@@ -37,6 +39,7 @@ impl Fault {
         match *self {
             Self::Kill(node) => format!("kill {}", cluster.nodes[node].tier.name()),
             Self::Pause(node) => format!("pause {}", cluster.nodes[node].tier.name()),
+            Self::Isolate(node) => format!("isolate {}", cluster.nodes[node].tier.name()),
             Self::StopDatabase(_) => "stop postgres".to_owned(),
             Self::PauseDatabase(_) => "pause postgres".to_owned(),
             Self::KillRedis => "kill redis".to_owned(),
@@ -47,13 +50,24 @@ impl Fault {
                 let link = &cluster.links[link];
                 let how = match network {
                     Network::Pass => "pass",
-                    Network::Delay(_) => "delay",
+                    Network::Delay(_) | Network::Uneven(_) => "delay",
                     Network::BlackHole => "black hole",
                     Network::HalfOpen => "half open",
                     Network::Reset => "reset",
                 };
                 format!("{how}, {} to {}", link.from.name(), link.to.name())
             }
+        }
+    }
+
+    /// What it happens to: two faults at once happen to two different things.
+    fn subject(&self) -> (u8, usize) {
+        match *self {
+            Self::Kill(node) | Self::Pause(node) => (0, node),
+            Self::StopDatabase(log) | Self::PauseDatabase(log) => (1, log),
+            Self::KillRedis | Self::PauseRedis | Self::FlushRedis | Self::StaleRedis => (2, 0),
+            // Isolation is of many ways.
+            Self::Isolate(_) | Self::Network(..) => (3, 0),
         }
     }
 
@@ -64,6 +78,7 @@ impl Fault {
             Self::Kill(_) | Self::StopDatabase(_) | Self::KillRedis => 50..1_200,
             Self::StaleRedis => 500..1_500,
             Self::Pause(_) | Self::PauseDatabase(_) | Self::PauseRedis => 300..2_500,
+            Self::Isolate(_) => 1_000..6_000,
             // Some longer than a deadline.
             Self::Network(..) if rng.random_ratio(1, 5) => 2_500..5_000,
             Self::Network(..) => 300..1_800,
@@ -80,8 +95,19 @@ pub struct Order {
 }
 
 impl Order {
-    /// The next fault.
-    pub fn next(&mut self, cluster: &Cluster, rng: &mut impl Rng) -> Fault {
+    /// What goes wrong next: one thing mostly, now and then two at once.
+    pub fn next(&mut self, cluster: &Cluster, rng: &mut impl Rng) -> Vec<Fault> {
+        let mut faults = vec![self.one(cluster, rng)];
+        if rng.random_ratio(1, 6) {
+            let second = self.one(cluster, rng);
+            if faults[0].subject() != second.subject() {
+                faults.push(second);
+            }
+        }
+        faults
+    }
+
+    fn one(&mut self, cluster: &Cluster, rng: &mut impl Rng) -> Fault {
         if self.kinds.is_empty() {
             self.kinds = kinds(cluster);
             self.kinds.shuffle(rng);
@@ -98,6 +124,11 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Fault>> {
         let nodes = cluster.of_tier(tier);
         kinds.push(nodes.iter().map(|n| Fault::Kill(*n)).collect());
         kinds.push(nodes.iter().map(|n| Fault::Pause(*n)).collect());
+    }
+    // Where there is another one to go to.
+    for tier in [Tier::Leader, Tier::Shard] {
+        let nodes = cluster.of_tier(tier);
+        kinds.push(nodes.iter().filter(|_| nodes.len() > 1).map(|n| Fault::Isolate(*n)).collect());
     }
     let databases = 0..cluster.databases.len();
     kinds.push(databases.clone().map(Fault::StopDatabase).collect());

@@ -31,12 +31,14 @@ pub struct Options {
     pub deadline: Duration,
     /// A session waits up to this between two calls.
     pub pause: Duration,
+    /// The share of calls that write.
+    pub writes: f64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (deadline, pause) = (Duration::from_secs(2), Duration::from_millis(8));
-        Self { seed: 0, sessions: 48, deadline, pause }
+        Self { seed: 0, sessions: 48, deadline, pause, writes: 0.35 }
     }
 }
 

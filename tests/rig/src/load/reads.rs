@@ -14,8 +14,18 @@ use crate::load::session::{Manner, Session, Trip};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// A read of any kind.
+    /// A read of any kind; some are followed by another of the same key elsewhere, which must not go back.
     pub(crate) async fn any_read(&mut self) {
+        if self.rng.random_bool(0.15) {
+            let edge = self.context.keys.edge(&mut self.rng);
+            let either = self.rng.random_bool(0.5);
+            let key = if either { Key::Object(edge.id1) } else { Key::List(edge.id1, edge.atype) };
+            let (first, second) = (self.hop(), self.hop());
+            for manner in [self.without_token(second), self.without_token(first), self.with_token(second)] {
+                self.read_again(manner, key).await;
+            }
+            return;
+        }
         let manner = self.any_manner();
         let context = self.context.clone();
         match self.rng.random_range(0..100) {
@@ -231,6 +241,13 @@ impl Session {
             let alone = seen.iter().filter(|(other, _)| shape.shard(other.owner()) == shape.shard(owner)).count() == 1;
             if trip.forgot(shape, owner) {
                 self.odd(trip.end, Kind::TokenBehind, &format!("a read of {key:?} gave an older token back"));
+            }
+            if trip.is_silent(shape, owner) {
+                self.odd(
+                    trip.end,
+                    Kind::TokenBehind,
+                    &format!("a read of {key:?} gave no token back that speaks of it"),
+                );
             }
             self.history.steps.push(Step::Read(Read {
                 start: trip.start,

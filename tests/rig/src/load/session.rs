@@ -33,6 +33,8 @@ pub struct Session {
     /// Of objects that it wrote.
     pub(crate) versions: HashMap<ObjectId, i64>,
     avoid: Vec<Option<Instant>>,
+    /// Where the next call goes, instead of anywhere.
+    pub(crate) pinned: Option<usize>,
 }
 
 /// How a call is made.
@@ -66,7 +68,7 @@ impl Session {
         let rng = SmallRng::seed_from_u64(context.options.seed ^ (u64::from(id) << 32));
         let history = SessionHistory { id, ..Default::default() };
         let avoid = vec![None; context.follower_count()];
-        Self { context: context.clone(), rng, history, token: None, versions: HashMap::new(), avoid }
+        Self { context: context.clone(), rng, history, token: None, versions: HashMap::new(), avoid, pinned: None }
     }
 
     /// Sessions one after the other, until the run ends.
@@ -92,11 +94,14 @@ impl Session {
     }
 
     async fn step(&mut self) {
-        if self.rng.random_bool(0.35) { self.any_write().await } else { self.any_read().await }
+        if self.rng.random_bool(self.context.options.writes) { self.any_write().await } else { self.any_read().await }
     }
 
     /// A follower, any but those that have just let a deadline pass.
     pub(crate) fn hop(&mut self) -> usize {
+        if let Some(follower) = self.pinned.take() {
+            return follower;
+        }
         let now = Instant::now();
         let count = self.avoid.len();
         let first = self.rng.random_range(0..count);
@@ -217,9 +222,8 @@ impl Session {
                 return None;
             }
         };
-        let shape = &self.context.shape;
         match &mut self.token {
-            Some(token) => token.merge(&came, |shard| log_of(shape, shard)),
+            Some(token) => token.merge(&came),
             None => self.token = Some(came.clone()),
         }
         Some(came)
@@ -243,10 +247,6 @@ impl Session {
     }
 }
 
-fn log_of(shape: &Shape, shard: ShardId) -> LogId {
-    LogId(u32::from(shape.log_of.get(shard.0 as usize).copied().unwrap_or(0)))
-}
-
 fn floor(token: Option<&Token>, shard: ShardId, log: usize) -> Lsn {
     token.map_or(0, |token| token.floor(shard, LogId(log as u32)).lsn as Lsn)
 }
@@ -266,6 +266,11 @@ impl Trip {
     /// Whether the token that came back has forgotten of the shard of `owner` what it said when it went.
     pub fn forgot(&self, shape: &Shape, owner: ObjectId) -> bool {
         self.covered(shape, owner) < floor(self.sent.as_ref(), shape.shard(owner), shape.log(owner))
+    }
+
+    /// Whether the token that came back says nothing of the shard of `owner`.
+    pub fn is_silent(&self, shape: &Shape, owner: ObjectId) -> bool {
+        self.covered(shape, owner) == 0
     }
 
     /// The freshness of the one key of `owner`'s shard that was read, where the tokens tell.

@@ -1,6 +1,6 @@
 //! What is checked: every answer as it comes (P1 to P4), and at the end that everything is new everywhere (P5).
 
-use tao_cache::{Entry, Fresh, Lookup, Mode};
+use tao_cache::{Audit, Entry, Fresh, Lookup, Mode};
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Key, Position, Result};
 
@@ -32,6 +32,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// No audit may find anything.
+    pub(super) fn audited(&mut self, found: Result<Audit>) -> Check {
+        match found {
+            Ok(Audit::Inconsistent(found)) => Err(format!("AUDIT: {found:?}")),
+            Ok(Audit::Consistent) => {
+                self.consistent += 1;
+                Ok(())
+            }
+            Ok(Audit::Inconclusive) | Err(_) => Ok(()),
+        }
     }
 
     /// P5: what was on its way arrives, and the streams drain. Then every read finds the newest state.
@@ -108,6 +120,8 @@ impl World {
             if self.answered == before {
                 return Err(format!("P5: follower {f} has no answer for {key:?}"));
             }
+            self.audit(f, log, *key);
+            self.deliver_all()?;
             let truth = self.logs[log].state_at(key, head);
             let stored = self.wire.lock().redis.get(key).cloned();
             if let Some((as_of, entry)) = stored

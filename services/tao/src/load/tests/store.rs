@@ -147,6 +147,12 @@ macro_rules! store {
     ($($name:ident($request:ident);)*) => {
         #[tonic::async_trait]
         impl GraphService for Store {
+            type WatchStream = futures::stream::Empty<Result<Answer, Status>>;
+
+            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                Err(Status::unimplemented("a load has no use for this"))
+            }
+
             async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Result<Response<Answer>, Status> {
                 let request = request.into_inner();
                 let fault = self.begin(&request.options.unwrap_or_default().session_token);
@@ -213,6 +219,7 @@ macro_rules! store {
 
 store! {
     object_add(ObjectAddRequest);
+    write_batch(WriteBatchRequest);
     object_get(ObjectGetRequest);
     object_multi_get(ObjectMultiGetRequest);
     object_update(ObjectUpdateRequest);

@@ -1,0 +1,151 @@
+//! A stream of changes that outlives the followers that serve it.
+
+use std::time::Duration;
+
+use tao_proto::v1;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::{Code, Request, Streaming};
+
+use crate::error::ClientError;
+use crate::session::{Session, pause};
+
+/// A stream without a message for so long is taken for dead; followers send one at least every second.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Changes as they are committed; see GraphService.Watch. When its follower is gone it resumes, there or at another, where it was:
+/// no change is missed, and none comes twice.
+#[derive(Debug)]
+pub struct Watch {
+    session: Session,
+    /// With the token of what has come so far, once something has.
+    request: v1::WatchRequest,
+    open: Option<Open>,
+    /// Came before anybody asked for it.
+    ready: Vec<v1::Change>,
+    /// Since when nothing has come, and attempts since then.
+    failing: Option<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+struct Open {
+    answers: Streaming<v1::WatchResponse>,
+    turn: usize,
+    address: String,
+}
+
+impl Session {
+    /// Watches changes: from the present on, unless the request says otherwise (with [`Session::token`], what the session has not
+    /// seen is not missed). What the watch shows becomes part of what the session has seen. Nothing is sent before the first
+    /// [`Watch::next`] or [`Watch::begin`].
+    pub fn watch(&self, request: v1::WatchRequest) -> Watch {
+        Watch { session: self.clone(), request, open: None, ready: Vec::new(), failing: None }
+    }
+}
+
+impl Watch {
+    /// Where to resume, in this process or another: it covers all that has come. Empty before the watch has begun,
+    /// unless the request had a token.
+    pub fn token(&self) -> &str {
+        &self.request.session_token
+    }
+
+    /// Returns once the watch has begun: every change from now on will come.
+    pub async fn begin(&mut self) -> Result<(), ClientError> {
+        while self.open.is_none() {
+            let changes = self.step().await?;
+            self.ready.extend(changes);
+        }
+        Ok(())
+    }
+
+    /// The next changes, at least one: of one database, in the order of their commits. Fails with what can't be mended by trying
+    /// again (as when changes are not kept any more), or when no follower has sent anything for the session's deadline; a later
+    /// call then tries again. Giving the future up loses nothing.
+    pub async fn next(&mut self) -> Result<Vec<v1::Change>, ClientError> {
+        if !self.ready.is_empty() {
+            return Ok(std::mem::take(&mut self.ready));
+        }
+        loop {
+            let changes = self.step().await?;
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// One message, or one failed attempt.
+    async fn step(&mut self) -> Result<Vec<v1::Change>, ClientError> {
+        let (received, turn) = match &mut self.open {
+            Some(open) => (receive(open).await, open.turn),
+            None => self.connect().await,
+        };
+        match received {
+            Ok(answer) => {
+                self.failing = None;
+                self.session.learn(&answer.session_token);
+                // From here on the token says where to begin.
+                self.request.since_ms = 0;
+                self.request.session_token = answer.session_token;
+                Ok(answer.changes)
+            }
+            Err(error) => {
+                self.open = None;
+                self.failed(turn, error).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> (Result<v1::WatchResponse, ClientError>, usize) {
+        let (turn, follower) = self.session.client().follower();
+        let (mut graph, address) = (follower.graph.clone(), follower.address.clone());
+        let within = self.session.deadline();
+        let watch = graph.watch(Request::new(self.request.clone()));
+        let answered = match timeout_at(Instant::now() + within, watch).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(ClientError::from_status(&status, &address)),
+            Err(_) => Err(ClientError::Deadline { address: address.clone(), within, not_applied: true }),
+        };
+        let received = match answered {
+            Ok(answers) => {
+                let open = self.open.insert(Open { answers, turn, address });
+                receive(open).await
+            }
+            Err(error) => Err(error),
+        };
+        (received, turn)
+    }
+
+    /// Waits for the next attempt, unless there is to be none.
+    async fn failed(&mut self, turn: usize, error: ClientError) -> Result<(), ClientError> {
+        let (since, attempt) = self.failing.unwrap_or_else(|| (Instant::now(), 1));
+        let is_elsewhere = matches!(error, ClientError::Transport { .. } | ClientError::Deadline { .. })
+            || matches!(error.code(), Code::Unavailable | Code::ResourceExhausted);
+        if is_elsewhere {
+            self.session.client().move_on(turn);
+        }
+        let pause = pause(self.session.client().options(), attempt, &error);
+        if !error.is_retryable() || since.elapsed() + pause >= self.session.deadline() {
+            self.failing = None;
+            return Err(error);
+        }
+        self.failing = Some((since, attempt + 1));
+        sleep(pause).await;
+        Ok(())
+    }
+}
+
+async fn receive(open: &mut Open) -> Result<v1::WatchResponse, ClientError> {
+    let ended = |message: &str| ClientError::Transport {
+        address: open.address.clone(),
+        code: Code::Unavailable,
+        message: message.to_owned(),
+        not_applied: true,
+    };
+    match timeout(SILENCE, open.answers.message()).await {
+        Ok(Ok(Some(answer))) => Ok(answer),
+        Ok(Ok(None)) => Err(ended("the stream ended")),
+        Ok(Err(status)) => Err(ClientError::from_status(&status, &open.address)),
+        Err(_) => Err(ended("the stream is silent")),
+    }
+}
