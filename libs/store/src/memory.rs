@@ -60,8 +60,6 @@ pub trait Interference: Send + Sync + 'static {
 pub struct Dump {
     /// The log's end.
     pub head: Position,
-    /// The changes of each commit that is kept, oldest first.
-    pub commits: Vec<Vec<Change>>,
     /// Objects: type, version, milliseconds when created and when updated, and fields `data` of tao.v1.Object, encoded.
     pub objects: BTreeMap<ObjectId, (TypeId, i64, u64, u64, Bytes)>,
     /// Edges: time, and fields `data` of tao.v1.Assoc, encoded.
@@ -82,18 +80,24 @@ impl MemoryDatabase {
     }
 
     /// All that is committed, for checks.
-    pub fn dump(&self) -> Answer<Dump> {
+    pub fn dump(&self) -> Dump {
         let state = self.state.lock();
         let object = |(id, row): (&ObjectId, &ObjectRow)| {
             (*id, (row.otype, row.version, row.created_ms, row.updated_ms, row.data.clone()))
         };
-        Ok(Dump {
+        Dump {
             head: state.head,
-            commits: state.log.iter().map(|row| convert::decode_log(&row.payload)).collect::<Answer<_>>()?,
             objects: state.objects.iter().map(object).collect(),
             assocs: state.assocs.iter().map(|(at, row)| (*at, (row.time, row.data.clone()))).collect(),
             counts: state.counts.iter().map(|(key, row)| (*key, (row.count, row.last))).collect(),
-        })
+        }
+    }
+
+    /// The changes of each commit after a position that is kept, oldest first.
+    pub fn commits_after(&self, position: Position) -> Answer<Vec<Vec<Change>>> {
+        let state = self.state.lock();
+        let first = state.log.partition_point(|row| row.last <= position);
+        state.log.range(first..).map(|row| convert::decode_log(&row.payload)).collect()
     }
 
     /// A copy of everything, as a backup is.

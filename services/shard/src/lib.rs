@@ -8,4 +8,4 @@ mod server;
 mod service;
 
 pub use config::Config;
-pub use server::run;
+pub use server::{RunError, run};

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tao_model::{Clock, Schema};
 use tao_rpc::LinkOptions;
 use tao_runtime::{Readiness, Shutdown, ShutdownTrigger, Workers};
-use tao_store::MemoryDatabase;
+use tao_shard::RunError;
+use tao_store::{MemoryDatabase, OpenError};
 use tao_topology::Topology;
 use turmoil::Sim;
 
@@ -111,7 +112,7 @@ impl Cluster {
             log: self.plan.info(log).log,
             link: self.link(name),
             stream_bytes: self.plan.stream,
-            log_retention: Duration::from_hours(1),
+            log_retention: self.plan.log_retention,
             new_epoch: false,
         };
         let (host, stops, schema) = (name.to_owned(), self.stops.clone(), self.schema.clone());
@@ -119,8 +120,19 @@ impl Cluster {
             let (config, schema, clock) = (config.clone(), schema.clone(), Arc::new(clock.clone()) as Arc<dyn Clock>);
             let (workers, readiness, shutdown) = begin(&stops, &host);
             async move {
-                let listener = SimListener::bind(SHARD_PORT).await?;
-                Ok(tao_shard::run(config, schema, clock, listener, &workers, readiness, shutdown).await?)
+                loop {
+                    let listener = SimListener::bind(SHARD_PORT).await?;
+                    let (config, schema, clock) = (config.clone(), schema.clone(), clock.clone());
+                    let (readiness, shutdown) = (readiness.clone(), shutdown.clone());
+                    match tao_shard::run(config, schema, clock, listener, &workers, readiness, shutdown).await {
+                        // A program that ends so is started again.
+                        Err(RunError::Open(OpenError::Fault(error))) => {
+                            tracing::info!(%error, "a storage shard can't begin");
+                            tokio::time::sleep(Duration::from_millis(200)).await;
+                        }
+                        ended => return Ok(ended?),
+                    }
+                }
             }
         });
     }

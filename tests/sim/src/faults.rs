@@ -150,11 +150,11 @@ impl Faults {
     fn choose(&mut self) -> Fault {
         let (a, b) = self.link();
         match self.random.random_range(0..20) {
-            0..3 => Fault::Partition(a, b),
-            3..5 => Fault::OneWay(a, b),
-            5 => Fault::OneWay(b, a),
-            6..9 => Fault::Hold(a, b),
-            9..11 => Fault::Slow(a, b, self.random.random_range(20..400)),
+            0..2 => Fault::Partition(a, b),
+            2 => Fault::OneWay(a, b),
+            3 => Fault::OneWay(b, a),
+            4..8 => Fault::Hold(a, b),
+            8..11 => Fault::Slow(a, b, self.random.random_range(20..400)),
             11..15 => Fault::Cut(a, b),
             15..17 => Fault::Crash(self.host()),
             17 => Fault::Stop(self.host()),

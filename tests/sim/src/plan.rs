@@ -30,6 +30,12 @@ pub struct Plan {
     pub followers: Vec<String>,
     /// Names of hosts that sessions run on.
     pub clients: Vec<String>,
+    /// Objects that sessions add.
+    pub objects: usize,
+    /// Association types that edges are of.
+    pub edge_types: usize,
+    /// How long logs are kept: with a short time, who was away for long must begin anew.
+    pub log_retention: Duration,
     /// Sessions.
     pub sessions: u32,
     /// Bytes of each follower's cache.
@@ -65,13 +71,16 @@ impl Plan {
             leaders: names("leader", LEADERS),
             followers: names("follower", FOLLOWERS),
             clients: names("client", CLIENTS),
+            objects: pick(&mut random, &[3, 6, 20]),
+            edge_types: pick(&mut random, &[2, 3, 5]),
+            log_retention: pick(&mut random, &[Duration::from_millis(200), Duration::from_hours(1)]),
             sessions: random.random_range(6..=12),
             follower_cache: pick(&mut random, &[1 << 20, 8 << 20]),
             leader_cache: pick(&mut random, &[1 << 20, 8 << 20]),
             stream: pick(&mut random, &[2 << 10, 16 << 10, 1 << 20]),
             latency: (Duration::from_millis(least), Duration::from_millis(least + pick(&mut random, &[1, 5, 20]))),
             database_breaks: pick(&mut random, &[0.0, 0.001, 0.01]),
-            calm: Duration::from_millis(pick(&mut random, &[300, 700, 2_000])),
+            calm: Duration::from_millis(pick(&mut random, &[150, 300, 1_000])),
         }
     }
 

@@ -6,26 +6,40 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tao_model::{IdLayout, ObjectId};
+use tao_model::{IdLayout, LogId, ObjectId, Token};
 
 use crate::plan::Plan;
 
 /// Whether an edge and its inverse may live in two logs.
 pub const INVERSES_ACROSS_LOGS: bool = false;
 
-/// More are not added.
-const OBJECTS: usize = 24;
 /// The objects that most calls are about.
-const HOT: usize = 6;
+const HOT: usize = 3;
 
 /// See the module.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Pool {
+    most: usize,
     ids: Arc<Mutex<Vec<ObjectId>>>,
+    /// What all sessions together have seen.
+    seen: Arc<Mutex<Token>>,
     writes: Arc<AtomicU64>,
 }
 
 impl Pool {
+    /// Empty.
+    pub fn new(plan: &Plan) -> Self {
+        let seen = Arc::new(Mutex::new(Token::new(plan.info(0).cluster)));
+        Self { most: plan.objects, ids: Arc::default(), seen, writes: Arc::default() }
+    }
+
+    /// Merges a session's token into that of all of them, and gives that.
+    pub fn share(&self, token: &Token) -> Token {
+        let mut seen = self.seen.lock();
+        seen.merge(token, |shard| LogId(Plan::log_of(shard) as u32));
+        seen.clone()
+    }
+
     /// A number that no other write has.
     pub fn write(&self) -> u64 {
         self.writes.fetch_add(1, Ordering::Relaxed) + 1
@@ -41,7 +55,7 @@ impl Pool {
 
     /// Whether there are as many objects as there should be.
     pub fn is_full(&self) -> bool {
-        self.ids.lock().len() >= OBJECTS
+        self.ids.lock().len() >= self.most
     }
 
     /// Every object that was told of.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use parking_lot::Mutex;
-use tao_model::{ObjectId, Position, ShardId, StableHash, TypeId};
+use tao_model::{Change, ObjectId, Position, ShardId, StableHash, TypeId};
 use tao_proto::v1;
 use tao_rig::check::{
     AssocRow, CommitRow, CountRow, History, Kind, Level, ObjectRow, Outcome, Replay, SessionHistory, Shape, Step,
@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::faults::{Faults, network};
 use crate::plan::{LOGS, Plan, SHARDS};
 use crate::pool::Pool;
-use crate::session::{EDGES, Session, Way};
+use crate::session::{Session, Way};
 
 /// In peace, everything must work again by then.
 const HEALED_WITHIN: Duration = Duration::from_secs(40);
@@ -51,13 +51,27 @@ pub struct Report {
     pub violations: Vec<Violation>,
 }
 
+/// The logs as they are read while they grow, since what is old is deleted.
+#[derive(Default)]
+struct Logs([Vec<Vec<Change>>; LOGS]);
+
+impl Logs {
+    fn read(&mut self, cluster: &Cluster) -> tao_model::Result<()> {
+        for (commits, database) in self.0.iter_mut().zip(&cluster.databases) {
+            let last = commits.last().and_then(|changes| changes.last()).map(|change| change.position);
+            commits.extend(database.commits_after(last.unwrap_or_default())?);
+        }
+        Ok(())
+    }
+}
+
 type Histories = Arc<Mutex<BTreeMap<u32, SessionHistory>>>;
 
 /// Runs a plan.
 pub fn run(plan: Plan) -> Result<Report> {
     let cluster = Cluster::new(plan)?;
     let plan = cluster.plan.clone();
-    let pool = Pool::default();
+    let pool = Pool::new(&plan);
     let histories = Histories::default();
     let mut sim = network(&plan).build();
     cluster.start(&mut sim);
@@ -81,12 +95,13 @@ pub fn run(plan: Plan) -> Result<Report> {
         });
     }
     let mut faults = Faults::new(cluster.clone());
-    let result = drive(&mut sim, &cluster, &mut faults, &pool, &histories);
+    let mut logs = Logs::default();
+    let result = drive(&mut sim, &cluster, &mut faults, &mut logs, &pool, &histories);
     let time = sim.elapsed();
     drop(sim);
     result.map_err(|error| anyhow!("after {time:?}: {error}"))?;
     let sessions = std::mem::take(&mut *histories.lock()).into_values().collect();
-    let mut report = verdict(&cluster, &History { sessions })?;
+    let mut report = verdict(&cluster, logs, &History { sessions })?;
     (report.time, report.faults) = (time, faults.count);
     Ok(report)
 }
@@ -95,16 +110,20 @@ fn drive(
     sim: &mut Sim<'_>,
     cluster: &Cluster,
     faults: &mut Faults,
+    logs: &mut Logs,
     pool: &Pool,
     histories: &Histories,
 ) -> turmoil::Result {
     while sim.elapsed() < cluster.plan.time {
         sim.step()?;
         faults.step(sim);
+        logs.read(cluster)?;
     }
     faults.end_all(sim);
     // The sessions end by themselves.
-    sim.run()?;
+    while !sim.step()? {
+        logs.read(cluster)?;
+    }
     for (follower, name) in cluster.plan.followers.iter().enumerate() {
         let auditor = format!("auditor-of-{name}");
         let (cluster, pool, histories) = (cluster.clone(), pool.clone(), histories.clone());
@@ -136,22 +155,23 @@ async fn audit(session: &mut Session, follower: usize, ids: &[ObjectId]) {
     tokio::time::sleep(SETTLED_WITHIN).await;
     for id in ids {
         session.read_object(follower, *id, settled).await;
-        for edge in EDGES {
+        for edge in session.edges().iter().copied() {
             session.read_page(follower, *id, edge, settled).await;
             session.read_count(follower, *id, edge, settled).await;
         }
     }
 }
 
-fn verdict(cluster: &Cluster, history: &History) -> Result<Report> {
+fn verdict(cluster: &Cluster, mut logs: Logs, history: &History) -> Result<Report> {
+    logs.read(cluster)?;
     let layout = cluster.plan.info(0).layout;
     let log_of = (0..SHARDS).map(|shard| Plan::log_of(ShardId(shard)) as u8).collect();
     let mut replay = Replay::new(Shape { layout, schema: cluster.schema.as_ref().clone(), log_of });
     let mut tables = Vec::new();
     let mut hash = StableHash::default();
-    for log in 0..LOGS {
-        let dump = cluster.databases[log].dump().context("the database can't be read")?;
-        for changes in dump.commits {
+    for (log, commits) in logs.0.into_iter().enumerate() {
+        let dump = cluster.databases[log].dump();
+        for changes in commits {
             let (Some(first), Some(last)) = (changes.first(), changes.last()) else { continue };
             let (epoch, first, last) = (first.position.epoch, first.position.lsn, last.position.lsn);
             hash.update(format!("{changes:?}").as_bytes());

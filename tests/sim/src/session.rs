@@ -68,13 +68,25 @@ impl Session {
         let end = self.cluster.plan.time.as_micros() as u64;
         while now_us() < end {
             self.step().await;
-            let pause = if self.random.random_bool(0.8) { 0..20 } else { 20..200 };
+            let pause = if self.random.random_bool(0.8) { 0..5 } else { 5..100 };
             let pause = self.random.random_range(pause);
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
         }
     }
 
+    /// The association types of this run.
+    pub fn edges(&self) -> &'static [(&'static str, TypeId)] {
+        &EDGES[..self.cluster.plan.edge_types]
+    }
+
     async fn step(&mut self) {
+        let random = self.random.random_range(0..20);
+        if random < 3 {
+            // Somebody tells it what all have seen.
+            self.token = self.pool.share(&self.token);
+        } else if random < 10 {
+            self.pool.share(&self.token);
+        }
         if !self.pool.is_full() && self.random.random_bool(0.3) {
             return self.add_object().await;
         }
@@ -111,8 +123,13 @@ impl Session {
         self.random.random_range(0..self.followers.len())
     }
 
+    fn edge_type(&mut self) -> (&'static str, TypeId) {
+        let edges = self.edges();
+        edges[self.random.random_range(0..edges.len())]
+    }
+
     fn list(&mut self) -> Option<(ObjectId, (&'static str, TypeId))> {
-        Some((self.pool.any(&mut self.random)?, EDGES[self.random.random_range(0..EDGES.len())]))
+        Some((self.pool.any(&mut self.random)?, self.edge_type()))
     }
 
     fn way(&mut self) -> Way {
@@ -306,6 +323,27 @@ impl Session {
         };
         let write = Write { w, start, end, process, attempts, keyed, asked, outcome };
         self.history.steps.push(Step::Write(Box::new(write)));
+        if self.random.random_bool(0.5) {
+            self.look_at(&asked, usize::from(process.follower)).await;
+        }
+    }
+
+    /// Reads at once what a write was about: where it was written, or elsewhere.
+    async fn look_at(&mut self, asked: &Asked, follower: usize) {
+        let (follower, way) = if self.random.random_bool(0.4) {
+            (follower, Way { level: Level::Cached, consistency: v1::Consistency::Unspecified, with_token: false })
+        } else {
+            (self.hop(), Way { level: Level::Cached, consistency: v1::Consistency::Unspecified, with_token: true })
+        };
+        match asked {
+            Asked::Put { id: Some(id), .. } | Asked::Delete(id) => self.read_object(follower, *id, way).await,
+            Asked::Put { id: None, .. } => {}
+            Asked::Link(edge) | Asked::Unlink(edge) | Asked::Retype(edge, _) => {
+                if let Some(list) = EDGES.iter().find(|(_, atype)| *atype == edge.atype) {
+                    self.read_page(follower, edge.id1, *list, way).await;
+                }
+            }
+        }
     }
 
     /// Repeats an acknowledged write with its key, elsewhere: its first answer must come again.
@@ -427,7 +465,7 @@ impl Session {
     fn edge(&mut self) -> Option<(AssocRef, &'static str)> {
         let layout = self.cluster.plan.info(0).layout;
         let (id1, id2) = self.pool.pair(&mut self.random, layout)?;
-        let (name, atype) = EDGES[self.random.random_range(0..EDGES.len())];
+        let (name, atype) = self.edge_type();
         Some((AssocRef { id1, atype, id2 }, name))
     }
 
@@ -484,7 +522,7 @@ impl Session {
 
     async fn retype(&mut self) {
         let Some((edge, name)) = self.edge() else { return };
-        let (new_name, new) = EDGES[self.random.random_range(0..EDGES.len())];
+        let (new_name, new) = self.edge_type();
         if new == edge.atype {
             return;
         }
