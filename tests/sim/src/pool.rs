@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tao_model::{IdLayout, LogId, ObjectId, Token};
+use tao_model::{IdLayout, ObjectId, Token};
 
 use crate::plan::Plan;
 
