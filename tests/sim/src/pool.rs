@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tao_model::{IdLayout, LogId, ObjectId, Token};
+use tao_model::{IdLayout, ObjectId, Token};
 
 use crate::plan::Plan;
 
@@ -36,7 +36,7 @@ impl Pool {
     /// Merges a session's token into that of all of them, and gives that.
     pub fn share(&self, token: &Token) -> Token {
         let mut seen = self.seen.lock();
-        seen.merge(token, |shard| LogId(Plan::log_of(shard) as u32));
+        seen.merge(token);
         seen.clone()
     }
 
