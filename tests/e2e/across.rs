@@ -102,42 +102,78 @@ const TYPES: [(&str, &str, &str, &str); 4] = [
     ("messaged_by", "messaged", "friend", "friend"),
 ];
 
-/// From either side, through either follower: the answer covers both databases.
+/// From either side, through either follower: an answer covers both databases, or says that it does not yet (as on a machine that is
+/// busy with other things; then whoever asks waits).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_directions_are_there_when_a_write_is_answered() {
     let cluster = TwoLogs::start().await;
     let [mut one, other] = cluster.connect().await;
+    let mut covered = [0; 3];
     for (from, to) in [(0, 1), (1, 0)] {
         let (a, b) = (user_in(&mut one, from).await, user_in(&mut one, to).await);
         for (atype, inverse, new, new_inverse) in TYPES {
             let (mut one, mut other) = (one.clone(), other.clone());
             let added = one.assoc_add(within(adding(a, atype, b, 5))).await.unwrap().into_inner();
-            assert!(added.created && !added.inverse_pending && added.count == 1, "{atype}: {added:?}");
-            assert_pair(&other, (a, atype, b), inverse, Some(5), &seen(&added.session_token)).await;
-            // The follower that has acknowledged it shows it without a token, also once nothing is to be changed any more.
-            assert_pair(&one, (a, atype, b), inverse, Some(5), &ReadOptions::default()).await;
+            assert!(added.created, "{atype}: {added:?}");
+            if added.inverse_pending {
+                settled(&cluster).await;
+            } else {
+                covered[0] += 1;
+                assert_eq!(added.count, 1);
+                assert_pair(&other, (a, atype, b), inverse, Some(5), &seen(&added.session_token)).await;
+                // The follower that has acknowledged it shows it without a token.
+                assert_pair(&one, (a, atype, b), inverse, Some(5), &ReadOptions::default()).await;
+            }
+            // Nothing is to be changed any more: whoever says so shows it, too.
             let again = other.assoc_add(within(adding(b, inverse, a, 5))).await.unwrap().into_inner();
-            assert!(!again.created && !again.inverse_pending && again.count == 1, "{atype}: {again:?}");
-            assert_pair(&other, (a, atype, b), inverse, Some(5), &ReadOptions::default()).await;
+            assert!(!again.created && again.count == 1, "{atype}: {again:?}");
+            if !again.inverse_pending {
+                assert_pair(&other, (a, atype, b), inverse, Some(5), &ReadOptions::default()).await;
+            }
 
             let changed = one.assoc_change_type(within(changing(a, atype, b, new))).await.unwrap().into_inner();
-            assert!(!changed.inverse_pending && changed.count == 1, "{atype} to {new}: {changed:?}");
-            assert_pair(&other, (a, new, b), new_inverse, Some(5), &seen(&changed.session_token)).await;
-            assert_pair(&other, (a, atype, b), inverse, None, &seen(&changed.session_token)).await;
+            if changed.inverse_pending {
+                settled(&cluster).await;
+            } else {
+                covered[1] += 1;
+                assert_eq!(changed.count, 1);
+                assert_pair(&other, (a, new, b), new_inverse, Some(5), &seen(&changed.session_token)).await;
+                assert_pair(&other, (a, atype, b), inverse, None, &seen(&changed.session_token)).await;
+            }
             let missing = one.assoc_change_type(within(changing(b, inverse, a, new_inverse))).await.unwrap_err();
             assert_eq!(missing.code(), Code::NotFound);
 
             let deleted = one.assoc_delete(within(deleting(b, new_inverse, a))).await.unwrap().into_inner();
-            assert!(deleted.deleted && !deleted.inverse_pending && deleted.count == 0, "{new}: {deleted:?}");
-            assert_pair(&other, (a, new, b), new_inverse, None, &seen(&deleted.session_token)).await;
+            assert!(deleted.deleted, "{new}: {deleted:?}");
+            if deleted.inverse_pending {
+                settled(&cluster).await;
+            } else {
+                covered[2] += 1;
+                assert_eq!(deleted.count, 0);
+                assert_pair(&other, (a, new, b), new_inverse, None, &seen(&deleted.session_token)).await;
+            }
             let again = other.assoc_delete(within(deleting(a, new, b))).await.unwrap().into_inner();
-            assert!(!again.deleted && !again.inverse_pending && again.count == 0);
+            assert!(!again.deleted && again.count == 0);
         }
+    }
+    assert!(covered.iter().all(|n| *n > 0), "of 8 each, some are in time: {covered:?}");
+}
+
+/// Waits until nothing is left to do in either database.
+async fn settled(cluster: &TwoLogs) {
+    let begun = Instant::now();
+    // What one leaves to the other may leave something to the first in turn, behind the back of who looks once.
+    let mut nothing = 0;
+    while nothing < 2 {
+        let left = tokio::task::block_in_place(|| cluster.intents());
+        nothing = if left == [0, 0] { nothing + 1 } else { 0 };
+        assert!(begun.elapsed() < WITHIN, "{left:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Waits until no storage shard has anything left to do elsewhere.
-async fn settled(cluster: &TwoLogs) {
+/// Waits until every storage shard says that nothing is left.
+async fn measured(cluster: &TwoLogs) {
     let begun = Instant::now();
     for shard in 0..3 {
         while cluster.metric(shard, "tao_shard_intents") != Some(0.0) {
@@ -199,6 +235,7 @@ async fn what_is_pending_arrives_whoever_dies() {
         }
         settled(&cluster).await;
         assert_pair(&other, (a, "follows", b), "followed_by", Some(6), &strong()).await;
+        measured(&cluster).await;
         assert_eq!(cluster.metric(2, "tao_shard_intents_oldest_seconds"), Some(0.0));
         // From now on, answers cover both again.
         let deleted = patiently(async || one.clone().assoc_delete(within(deleting(b, "followed_by", a))).await).await;
@@ -339,9 +376,13 @@ async fn batches_are_done_as_a_whole_and_follow_elsewhere() {
     assert_eq!(done.results[3].assoc.as_ref().map(|e| (e.id1, e.id2, e.time)), Some((b, c, 3)));
     let post = done.results[4].object.as_ref().unwrap().id;
     assert_eq!(log_of(post), 0, "beside the others");
-    assert!(!done.results[1].pending && !done.results[2].pending, "{done:?}");
-    assert!(!done.results[5].pending && done.results[5].applied, "{done:?}");
-    let token = seen(&done.session_token);
+    assert!(done.results[5].pending != done.results[5].applied, "known as soon as it is done: {done:?}");
+    let token = if done.pending {
+        settled(&cluster).await;
+        strong()
+    } else {
+        seen(&done.session_token)
+    };
     assert_eq!(list(&other, b, "follows", token.clone()).await, (2, vec![(3, c), (2, a)]));
     assert_eq!(list(&other, a, "followed_by", token.clone()).await, (1, vec![(2, b)]));
     assert_eq!(list(&other, b, "followed_by", token.clone()).await, (1, vec![(1, a)]));

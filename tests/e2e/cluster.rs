@@ -128,7 +128,7 @@ pub struct TwoLogs {
     pub followers: [Process; 2],
     addresses: [String; 2],
     admins: [String; 3],
-    _postgres: Postgres,
+    postgres: Postgres,
     _data: TempDir,
 }
 
@@ -161,7 +161,7 @@ impl TwoLogs {
         let leaders = [run("leader", &leader_a, any, &[]), run("leader", &leader_b, any, &[])];
         let followers = [run("follower", &follower_a, any, &[]), run("follower", &follower_b, any, &[])];
         let addresses = [follower_a, follower_b];
-        let mut cluster = Self { shards, leaders, followers, addresses, admins, _postgres: postgres, _data: data };
+        let mut cluster = Self { shards, leaders, followers, addresses, admins, postgres, _data: data };
         for (follower, address) in cluster.followers.iter_mut().zip(&cluster.addresses) {
             follower.wait_line("listening for gRPC", START_WITHIN).expect("a follower listens");
             ready(address).await;
@@ -172,6 +172,14 @@ impl TwoLogs {
     /// Connections to both followers.
     pub async fn connect(&self) -> [Graph; 2] {
         [connect(&self.addresses[0]).await, connect(&self.addresses[1]).await]
+    }
+
+    /// What each database has left to do in the other.
+    pub fn intents(&self) -> [u64; 2] {
+        ["zero", "one"].map(|name| {
+            let count = self.postgres.execute(name, "SELECT count(*) FROM intents").expect("a count");
+            count.parse().expect("a number")
+        })
     }
 
     /// A metric of a storage shard, summed over its labels; none while it can't be asked.

@@ -80,7 +80,7 @@ async fn the_lines_of_the_documentation_do_what_it_says() {
     let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
     let mut lines: Vec<&str> = lines.filter(|l| l.starts_with("grpcurl ") || l.starts_with("TOKEN=")).collect();
     let watch = lines.pop().unwrap();
-    assert!(lines.len() == 6 && watch.contains("Watch"), "{lines:?} {watch}");
+    assert!(lines.len() == 7 && watch.contains("Watch"), "{lines:?} {watch}");
     let tools = tao_harness::repository().join(".tools/bin");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     // The watch is ended by its time.
@@ -98,6 +98,8 @@ async fn the_lines_of_the_documentation_do_what_it_says() {
     let parse = |text| serde_json::Deserializer::from_str(text).into_iter().map(Result::unwrap).collect::<Vec<Value>>();
     let (answers, watched) = (parse(answers), parse(watched));
     assert_eq!(answers[0]["assocs"][0]["id2"], ann);
-    assert!(answers.len() == 5 && answers[1..].iter().all(|answer| answer["count"] == "1"), "{printed}");
+    assert!(answers.len() == 6 && answers[1..5].iter().all(|answer| answer["count"] == "1"), "{printed}");
+    let results = answers[5]["results"].as_array().unwrap();
+    assert!(results.len() == 2 && results.iter().all(|result| result["applied"] == true), "{printed}");
     assert!(watched.len() > 1 && watched.iter().all(|answer| answer["sessionToken"].is_string()), "{printed}");
 }

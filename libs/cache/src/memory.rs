@@ -433,6 +433,12 @@ impl MemoryCache {
         });
     }
 
+    /// An entry, and the position that it is of.
+    pub(crate) fn kept(&self, key: &Key) -> Option<(Position, Entry)> {
+        let kept = self.entries.peek(key)?;
+        (kept.generation == self.stream.load().generation).then(|| (kept.as_of, kept.entry.clone()))
+    }
+
     /// Drops an entry, as an eviction would.
     pub fn evict(&self, key: &Key) {
         self.entries.remove(key);

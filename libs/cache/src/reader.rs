@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tao_model::limits::MAX_LIMIT;
 use tao_model::mutation::{Rule, is_off};
-use tao_model::{Change, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
+use tao_model::{Change, ChangeKind, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
 use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
 use tokio::time::{Instant, timeout_at};
 
@@ -18,6 +18,9 @@ use crate::redis::{RedisCache, SharedCache};
 
 /// Edges that are fetched with a list at the least, so that its next readers find them.
 pub const MIN_FETCHED: usize = 64;
+
+/// Bytes of a list that is written to Redis with every write of it.
+const MAX_REFRESHED: usize = 16 * 1024;
 
 /// The next tier.
 pub trait Upstream: Send + Sync + 'static {
@@ -99,6 +102,9 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
             return;
         }
         changes.iter().for_each(|change| self.shared.memory.apply(change));
+        if let Some(redis) = &self.shared.redis {
+            changes.iter().for_each(|change| self.shared.refresh(redis, change));
+        }
         if is_off(Rule::AnswerClaimsNothing)
             && let Some(last) = changes.last()
         {
@@ -196,6 +202,20 @@ fn mixed_up() -> Error {
 }
 
 impl<U: Upstream, R: SharedCache> Shared<U, R> {
+    /// What was written here is written to Redis, too: what it has is of no use any more, and nobody who holds the key in memory
+    /// would ever replace it. One follower does it, the one that has the write's answer.
+    fn refresh(&self, redis: &R, change: &Change) {
+        let key = change.key();
+        match &change.kind {
+            ChangeKind::Object(_, object) => redis.set(key, change.position, &Entry::Object(object.clone())),
+            ChangeKind::List { .. } => {
+                if let Some((as_of, entry)) = self.memory.kept(&key).filter(|(_, e)| e.bytes() <= MAX_REFRESHED) {
+                    redis.set(key, as_of, &entry);
+                }
+            }
+        }
+    }
+
     async fn fetch(
         &self,
         key: Key,

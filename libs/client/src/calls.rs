@@ -176,5 +176,7 @@ mod tests {
         assert_eq!(request.options.unwrap().idempotency_key, "mine");
         assert!(!v1::ObjectDeleteRequest::default().make_repeatable(false));
         assert!(v1::AllocateIdsRequest::default().make_repeatable(false));
+        let mut batch = v1::WriteBatchRequest::default();
+        assert!(!batch.make_repeatable(false) && batch.make_repeatable(true) && batch.make_repeatable(false));
     }
 }

@@ -76,3 +76,65 @@ pub fn of_condition(condition: &Condition, schema: &Schema, map: &ClusterMap) ->
         Err(id) => map.shard(id),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use tao_model::{ClusterId, ClusterInfo, Data, IdLayout, LogId, ObjectId, TypeId, Violations};
+    use tao_proto::v1::WriteOptions;
+    use tao_topology::Topology;
+    use tonic::metadata::MetadataMap;
+
+    /// A session with this key, in a cluster of 16 shards: 0 to 7 in log 0, the others in log 1.
+    pub(crate) fn session(key: &str) -> Session {
+        let topology = "version = 1\ncluster = \"6c7f2f86-5a0e-4c0c-9d3b-0d9a3f1f4b11\"\nleaders = [\"l:1\"]\n\
+            [[logs]]\nid = 0\nshards = [\"0-7\"]\nservers = [\"a:1\"]\n\
+            [[logs]]\nid = 1\nshards = [\"8-15\"]\nservers = [\"b:1\"]\n";
+        let topology = Topology::parse(topology).unwrap();
+        let layout = IdLayout::new(42, 10, 12, 16).unwrap();
+        let info = ClusterInfo { cluster: topology.cluster().unwrap(), log: LogId(0), layout };
+        let map = ClusterMap::new(&info, topology.into()).unwrap();
+        let options = WriteOptions { idempotency_key: key.to_owned(), ..Default::default() };
+        Session::of_write(&map, Some(&options), &MetadataMap::new(), &mut Violations::default()).unwrap()
+    }
+
+    /// The `n`th id of a shard.
+    pub(crate) fn id(shard: i64, n: i64) -> ObjectId {
+        ObjectId::new((1 << 40) | (shard << 12) | n).unwrap()
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_have_one_home() {
+        let (schema, session) = (Schema::social(), session(""));
+        let map = session.map();
+        assert_eq!(map.cluster, ClusterId(*b"\x6c\x7f\x2f\x86\x5a\x0e\x4c\x0c\x9d\x3b\x0d\x9a\x3f\x1f\x4b\x11"));
+        let edge = |id1, name: &str, id2| AssocRef { id1, atype: schema.assoc_named(name).unwrap().number, id2 };
+        let (a, b, far) = (id(1, 1), id(2, 1), id(9, 1));
+        let home = |edge| home(edge, &schema, map).0;
+        assert_eq!((home(edge(a, "follows", b)), home(edge(b, "followed_by", a))), (1, 2), "as before in one log");
+        for (one, inverse, want) in [
+            (edge(a, "follows", far), edge(far, "followed_by", a), 1),
+            (edge(far, "follows", a), edge(a, "followed_by", far), 9),
+            (edge(a, "friend", far), edge(far, "friend", a), 1),
+        ] {
+            assert_eq!((home(one), home(inverse)), (want, want));
+            let change = Write::AssocChangeType { edge: inverse, new_atype: TypeId(1) };
+            assert_eq!(of_write(&change, &schema, map), Some(ShardId(want)));
+        }
+        let condition = Condition::Edge { edge: edge(far, "followed_by", a), exists: true };
+        assert_eq!(of_condition(&condition, &schema, map), ShardId(1));
+    }
+
+    #[test]
+    fn new_objects_go_to_the_same_place_when_they_are_repeated() {
+        let add = || Write::ObjectAdd { otype: TypeId(1), data: Data::new(), placement: Placement::Anywhere };
+        let session = session("key");
+        assert_eq!(placed(add(), &session), placed(add(), &session));
+        let beside = |n| shard_beside(ShardId(9), n, &session);
+        assert!((0..100).all(|n| beside(n) == beside(n) && (8..16).contains(&beside(n).0)));
+        let all: std::collections::HashSet<_> = (0..100).map(beside).collect();
+        assert_eq!(all.len(), 8, "spread over all of the log's shards");
+        let random = super::tests::session("");
+        assert!((0..100).all(|n| shard_beside(ShardId(3), n, &random).0 < 8));
+    }
+}

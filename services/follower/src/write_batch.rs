@@ -235,3 +235,121 @@ impl Executor {
         Executed { result: Ok(answer), seen }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::tests::{id, session};
+    use tao_model::{IdLayout, ObjectId, Schema};
+
+    fn check(request: v1::WriteBatchRequest) -> Result<BatchCall, Vec<String>> {
+        let schema = Schema::social();
+        let door = Door { schema: &schema, layout: IdLayout::new(42, 10, 12, 16).unwrap() };
+        let mut violations = Violations::default();
+        let call = door.write_batch(request, &session("key"), &mut violations);
+        match violations.check() {
+            Ok(()) => Ok(call.expect("no violation")),
+            Err(Error::InvalidArgument { violations }) => Err(violations.into_iter().map(|v| v.field).collect()),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn batch(items: Vec<Item>) -> v1::WriteBatchRequest {
+        let writes = items.into_iter().map(|item| v1::WriteBatchItem { write: Some(item) }).collect();
+        v1::WriteBatchRequest { writes, ..Default::default() }
+    }
+
+    fn update(id: ObjectId) -> Item {
+        let add = [("n".to_owned(), 1)].into();
+        Item::ObjectUpdate(v1::ObjectUpdateRequest { id: id.get(), add, ..Default::default() })
+    }
+
+    fn follow(id1: ObjectId, id2: ObjectId) -> Item {
+        let (id1, id2, r#type) = (id1.get(), id2.get(), "follows".to_owned());
+        Item::AssocAdd(v1::AssocAddRequest { id1, r#type, id2, ..Default::default() })
+    }
+
+    fn add_anywhere() -> Item {
+        Item::ObjectAdd(v1::ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() })
+    }
+
+    fn delete(id: ObjectId, expected_version: Option<i64>) -> Item {
+        Item::ObjectDelete(v1::ObjectDeleteRequest { id: id.get(), expected_version, options: None })
+    }
+
+    #[test]
+    fn the_first_write_with_a_place_decides_where() {
+        let (here, far) = (id(9, 1), id(1, 1));
+        let call = check(batch(vec![add_anywhere(), update(here), follow(far, here), delete(far, None)])).unwrap();
+        assert_eq!(call.shard, ShardId(9));
+        let Write::ObjectAdd { placement: Placement::Shard(beside), .. } = call.batch.writes[0] else {
+            panic!("{call:?}")
+        };
+        assert!((8..16).contains(&beside.0), "the object that may go anywhere goes there too");
+        // The same again, since the key is the same.
+        let again = check(batch(vec![add_anywhere(), update(here), follow(far, here), delete(far, None)])).unwrap();
+        assert_eq!(again.batch, call.batch);
+        assert!(check(batch(vec![add_anywhere()])).is_ok());
+    }
+
+    #[test]
+    fn what_can_fail_elsewhere_is_refused() {
+        let (here, far) = (id(9, 1), id(1, 1));
+        let about = |about| v1::Precondition { about: Some(about) };
+        let exists =
+            |id: ObjectId| about(About::Object(v1::ObjectPrecondition { id: id.get(), must: Some(Must::Exist(true)) }));
+        let request = v1::WriteBatchRequest {
+            preconditions: vec![exists(here), exists(far)],
+            ..batch(vec![update(here), update(far), delete(far, Some(1)), delete(here, Some(1)), follow(far, here)])
+        };
+        assert_eq!(check(request).unwrap_err(), ["preconditions[1]", "writes[1]", "writes[2]"]);
+    }
+
+    #[test]
+    fn every_violation_says_of_which_item() {
+        let here = id(9, 1);
+        let unset = v1::ObjectPrecondition { id: 0, must: None };
+        let keyed = Some(v1::WriteOptions::default());
+        let request = v1::WriteBatchRequest {
+            preconditions: vec![
+                v1::Precondition { about: None },
+                v1::Precondition { about: Some(About::Object(unset)) },
+                v1::Precondition { about: Some(About::Assoc(v1::AssocPrecondition::default())) },
+            ],
+            writes: vec![
+                v1::WriteBatchItem { write: Some(update(here)) },
+                v1::WriteBatchItem { write: None },
+                v1::WriteBatchItem { write: Some(follow(here, here)) },
+                v1::WriteBatchItem {
+                    write: Some(Item::ObjectDelete(v1::ObjectDeleteRequest {
+                        id: 0,
+                        options: keyed,
+                        ..Default::default()
+                    })),
+                },
+            ],
+            options: None,
+        };
+        let want = [
+            "writes[1]",
+            "writes[3].options",
+            "writes[3].id",
+            "preconditions[0]",
+            "preconditions[1].object.id",
+            "preconditions[1].object",
+            "preconditions[2].id1",
+            "preconditions[2].type",
+            "preconditions[2].id2",
+        ];
+        assert_eq!(check(request).unwrap_err(), want);
+        assert_eq!(check(v1::WriteBatchRequest::default()).unwrap_err(), ["writes"]);
+        assert_eq!(check(batch(vec![update(here); MAX_BATCH + 1])).unwrap_err(), ["writes"]);
+        let large = || {
+            let value = v1::Value { kind: Some(v1::value::Kind::BytesValue(vec![0; 60_000].into())) };
+            let data = [("x".to_owned(), value)].into();
+            Item::ObjectAdd(v1::ObjectAddRequest { r#type: "user".to_owned(), data, ..Default::default() })
+        };
+        assert_eq!(check(batch((0..36).map(|_| large()).collect())).unwrap_err(), ["writes"]);
+        assert!(check(batch((0..30).map(|_| large()).collect())).is_ok());
+    }
+}

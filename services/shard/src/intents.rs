@@ -232,8 +232,8 @@ impl Dispatcher {
                         }
                     }
                 }
-                // Nothing more can come of it, and its result is this log's.
-                Waited::Unknown if !pending.more && !pending.whole => {}
+                // Nothing more can come of it.
+                Waited::Unknown if !pending.more => {}
                 Waited::Unknown | Waited::Late => left.push(*pending),
             }
         }

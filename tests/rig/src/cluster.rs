@@ -41,7 +41,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { logs: vec![2], leaders: 2, followers: 3, redis: Some(REDIS_MEMORY) }
+        Self { logs: vec![2, 1], leaders: 2, followers: 3, redis: Some(REDIS_MEMORY) }
     }
 }
 

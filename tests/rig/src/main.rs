@@ -77,7 +77,7 @@ struct Common {
     #[arg(long, default_value_t = 48)]
     sessions: u32,
     /// How many storage-shard processes each log has
-    #[arg(long, value_delimiter = ',', default_value = "2")]
+    #[arg(long, value_delimiter = ',', default_value = "2,1")]
     logs: Vec<usize>,
     /// Leader processes
     #[arg(long, default_value_t = 2)]

@@ -56,11 +56,11 @@ pub(crate) struct LogTruth {
 pub struct Truth {
     pub(crate) shape: Shape,
     pub(crate) logs: Vec<LogTruth>,
-    /// By `w` and list type (none of an object): where it was written first, and by a write of its own. Of an edge that has an inverse,
+    /// By `w` and edge (none of an object): where it was written first, and by a write of its own. Of an edge that has an inverse,
     /// its canonical side.
-    pub(crate) places: HashMap<(u64, Option<TypeId>), Lsn>,
+    pub(crate) places: HashMap<(u64, Option<AssocRef>), Lsn>,
     /// The same of the other side.
-    pub(crate) inverses: HashMap<(u64, Option<TypeId>), Lsn>,
+    pub(crate) inverses: HashMap<(u64, Option<AssocRef>), Lsn>,
 }
 
 /// Takes the logs in, commit by commit, each from its beginning.
@@ -148,7 +148,7 @@ impl Replay {
                 Some(edge) if !truth.shape.is_canonical(edge) => &mut truth.inverses,
                 _ => &mut truth.places,
             };
-            let before = *places.entry((effect.w, edge.map(|e| e.atype))).or_insert(lsn);
+            let before = *places.entry((effect.w, edge)).or_insert(lsn);
             // In two databases the parts of a move lie apart, and a move back looks like a second write.
             if before != lsn && !edge.is_some_and(|e| truth.shape.crosses(e)) {
                 let text = format!("log {log}: write {} is at {before} and again at {lsn}: {:?}", effect.w, effect.key);

@@ -1,6 +1,7 @@
 //! Finds every write in the log: acknowledged ones exactly once, refused ones never, those in doubt at most once.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 
 use tao_model::{AssocRef, Key, ObjectId};
 
@@ -61,14 +62,14 @@ impl Truth {
             }
             Asked::Link(edge) => {
                 let canonical = self.shape.canonical(edge);
-                let place = self.places.get(&(write.w, Some(canonical.atype)));
+                let place = self.places.get(&(write.w, Some(canonical)));
                 let lsn = *place.ok_or_else(|| lost("it is not in the log".to_owned()))?;
                 self.expect_key(Key::List(canonical.id1, canonical.atype), lsn)?;
                 let mut marks = vec![self.edge_mark(canonical, lsn)];
                 if let Some(other) = self.shape.inverse(canonical).filter(|other| self.is_covered(other, done)) {
                     let lsn = self
                         .inverses
-                        .get(&(write.w, Some(other.atype)))
+                        .get(&(write.w, Some(other)))
                         .ok_or_else(|| lost("its inverse is not in the log".to_owned()))?;
                     marks.push(self.edge_mark(other, *lsn));
                 }
@@ -137,12 +138,12 @@ impl Truth {
 
     /// Where what a write puts is.
     fn place_of(&self, write: &Write) -> Option<Lsn> {
-        let atype = match write.asked {
+        let edge = match write.asked {
             Asked::Put { .. } => None,
-            Asked::Link(edge) => Some(self.shape.canonical(edge).atype),
+            Asked::Link(edge) => Some(self.shape.canonical(edge)),
             Asked::Delete(_) | Asked::Unlink(_) | Asked::Retype(..) => return None,
         };
-        self.places.get(&(write.w, atype)).copied()
+        self.places.get(&(write.w, edge)).copied()
     }
 
     fn expect_key(&self, key: Key, lsn: Lsn) -> Result<(), Wrong> {
@@ -280,8 +281,8 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                             if done.pending {
                                 doubt(truth, &write.asked, &mut doubtful);
                             }
-                            if let Err(wrong) = truth.check_answer(write, done, &marks) {
-                                out.violations.push(bad(wrong));
+                            if let Err((kind, text)) = truth.check_answer(write, done, &marks) {
+                                out.violations.push(bad((kind, format!("{text}{}", truth.story(&write.asked)))));
                             }
                             for mark in &marks {
                                 explained.insert((mark.log, mark.lsn));
@@ -289,9 +290,9 @@ pub(crate) fn examine(truth: &Truth, history: &History) -> Writes {
                             }
                             acknowledged.push((session.id, write, marks));
                         }
-                        Err(wrong) => {
-                            out.lost += u64::from(wrong.0 == Kind::LostWrite);
-                            out.violations.push(bad(wrong));
+                        Err((kind, text)) => {
+                            out.lost += u64::from(kind == Kind::LostWrite);
+                            out.violations.push(bad((kind, format!("{text}{}", truth.story(&write.asked)))));
                         }
                     }
                 }
@@ -347,6 +348,27 @@ impl Process {
 }
 
 impl Truth {
+    /// All that the logs say of the edges that a write is about, for a report.
+    fn story(&self, asked: &Asked) -> String {
+        let edges = match *asked {
+            Asked::Put { .. } | Asked::Delete(_) => return String::new(),
+            Asked::Link(edge) | Asked::Unlink(edge) => vec![edge],
+            Asked::Retype(edge, new) => vec![edge, AssocRef { atype: new, ..edge }],
+        };
+        let sides = edges.iter().flat_map(|edge| [Some(*edge), self.shape.inverse(*edge)]).flatten();
+        let mut text = String::new();
+        for side in sides {
+            let log = self.shape.log(side.id1);
+            let _ = write!(text, "\n    log {log}, {}:", self.shape.name(side));
+            for (lsn, effect) in (1..).zip(&self.logs[log].effects).filter(|(_, e)| e.edge() == Some(side)) {
+                let what = if effect.put { "put" } else { "removed" };
+                let moved = if effect.moved { ", moved" } else { "" };
+                let _ = write!(text, " {lsn} {what} w {}{moved};", effect.w);
+            }
+        }
+        text
+    }
+
     fn log_of_w(&self, w: u64, lsn: Lsn) -> Option<usize> {
         (0..self.logs.len()).find(|log| self.effect(*log, lsn).is_some_and(|e| e.w == w))
     }

@@ -38,9 +38,7 @@ pub(crate) fn classify(status: &Status) -> Failure {
         "UNAVAILABLE" | "OVERLOADED" | "DEADLINE_EXCEEDED" | "WRONG_SHARD" | "CANCELLED" => {
             Failure::Unavailable { not_applied }
         }
-        "NOT_FOUND" | "ALREADY_EXISTS" | "VERSION_MISMATCH" | "CROSS_DATABASE" if not_applied => {
-            Failure::Refused(info.reason)
-        }
+        "NOT_FOUND" | "ALREADY_EXISTS" | "VERSION_MISMATCH" if not_applied => Failure::Refused(info.reason),
         _ => Failure::Odd(format!("{:?} {}: {}", status.code(), info.reason, status.message())),
     }
 }
