@@ -32,6 +32,8 @@ pub(crate) struct State {
     leases: HashMap<ShardId, u64>,
     shards_version: i64,
     log: VecDeque<LogRow>,
+    /// What was deleted of the log.
+    archive: Option<Vec<LogRow>>,
     /// How many were made, and those that are not deleted.
     intents: (u64, BTreeMap<Position, IntentRow>),
     done: HashMap<LogId, Position>,
@@ -66,6 +68,8 @@ pub struct Dump {
     pub assocs: BTreeMap<AssocRef, (EdgeTime, Bytes)>,
     /// Lists: edges, and the position of the last change.
     pub counts: BTreeMap<(ObjectId, TypeId), (u64, Position)>,
+    /// Intents that wait to be delivered.
+    pub intents: u64,
 }
 
 /// Everything in a database at one time.
@@ -90,14 +94,20 @@ impl MemoryDatabase {
             objects: state.objects.iter().map(object).collect(),
             assocs: state.assocs.iter().map(|(at, row)| (*at, (row.time, row.data.clone()))).collect(),
             counts: state.counts.iter().map(|(key, row)| (*key, (row.count, row.last))).collect(),
+            intents: state.intents.1.len() as u64,
         }
     }
 
-    /// The changes of each commit after a position that is kept, oldest first.
-    pub fn commits_after(&self, position: Position) -> Answer<Vec<Vec<Change>>> {
+    /// Empty, and of its log nothing is ever lost to whoever checks it.
+    pub fn archiving() -> Self {
+        let state = State { archive: Some(Vec::new()), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), ..Self::default() }
+    }
+
+    /// The changes of each commit, oldest first: those that are kept, and the archive's.
+    pub fn commits(&self) -> Answer<Vec<Vec<Change>>> {
         let state = self.state.lock();
-        let first = state.log.partition_point(|row| row.last <= position);
-        state.log.range(first..).map(|row| convert::decode_log(&row.payload)).collect()
+        state.archive.iter().flatten().chain(&state.log).map(|row| convert::decode_log(&row.payload)).collect()
     }
 
     /// A copy of everything, as a backup is.
@@ -192,7 +202,11 @@ impl Backend for MemoryBackend {
         let expire = |state: &mut State| {
             let oldest: Vec<_> = state.log.iter().take(EXPIRE_ROWS).map(|row| (row.last, row.committed_ms)).collect();
             let count = cut.count(&oldest);
-            state.log.drain(..count);
+            let State { log, archive, .. } = state;
+            let expired = log.drain(..count);
+            if let Some(archive) = archive {
+                archive.extend(expired);
+            }
             count >= EXPIRE_ROWS
         };
         self.database.read(expire).await

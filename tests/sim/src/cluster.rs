@@ -56,7 +56,7 @@ fn begin(stops: &Mutex<BTreeMap<String, ShutdownTrigger>>, host: &str) -> (Worke
 impl Cluster {
     /// With empty databases.
     pub fn new(plan: Plan) -> Result<Self> {
-        let databases = std::array::from_fn(|_| MemoryDatabase::default());
+        let databases = std::array::from_fn(|_| MemoryDatabase::archiving());
         let topology = Arc::new(Topology::parse(&plan.topology())?);
         let clocks = plan.shards.iter().flatten().map(|name| (name.clone(), HostClock::default())).collect();
         let link = |(n, name): (usize, &String)| (name.clone(), DatabaseLink::new(&plan, n as u64));

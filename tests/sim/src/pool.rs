@@ -6,12 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tao_model::{IdLayout, ObjectId, Token};
+use tao_model::{ObjectId, Token};
 
 use crate::plan::Plan;
-
-/// Whether an edge and its inverse may live in two logs.
-pub const INVERSES_ACROSS_LOGS: bool = false;
 
 /// The objects that most calls are about.
 const HOT: usize = 3;
@@ -71,11 +68,10 @@ impl Pool {
     }
 
     /// Two objects that an edge can join.
-    pub fn pair(&self, random: &mut StdRng, layout: IdLayout) -> Option<(ObjectId, ObjectId)> {
-        let log = |id| Plan::log_of(layout.shard(id));
+    pub fn pair(&self, random: &mut StdRng) -> Option<(ObjectId, ObjectId)> {
         (0..8).find_map(|_| {
             let (a, b) = (self.any(random)?, self.any(random)?);
-            (a != b && (INVERSES_ACROSS_LOGS || log(a) == log(b))).then_some((a, b))
+            (a != b).then_some((a, b))
         })
     }
 }

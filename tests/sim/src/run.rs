@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use parking_lot::Mutex;
-use tao_model::{Change, ObjectId, Position, ShardId, StableHash, TypeId};
+use tao_model::{ObjectId, Position, ShardId, StableHash, TypeId};
 use tao_proto::v1;
 use tao_rig::check::{
     AssocRow, CommitRow, CountRow, History, Kind, Level, ObjectRow, Outcome, Replay, SessionHistory, Shape, Step,
@@ -18,7 +18,7 @@ use crate::calls::Followers;
 use crate::clock::now_us;
 use crate::cluster::Cluster;
 use crate::faults::{Faults, network};
-use crate::plan::{LOGS, Plan, SHARDS};
+use crate::plan::{Plan, SHARDS};
 use crate::pool::Pool;
 use crate::session::{Session, Way};
 
@@ -51,20 +51,6 @@ pub struct Report {
     pub violations: Vec<Violation>,
 }
 
-/// The logs as they are read while they grow, since what is old is deleted.
-#[derive(Default)]
-struct Logs([Vec<Vec<Change>>; LOGS]);
-
-impl Logs {
-    fn read(&mut self, cluster: &Cluster) -> tao_model::Result<()> {
-        for (commits, database) in self.0.iter_mut().zip(&cluster.databases) {
-            let last = commits.last().and_then(|changes| changes.last()).map(|change| change.position);
-            commits.extend(database.commits_after(last.unwrap_or_default())?);
-        }
-        Ok(())
-    }
-}
-
 type Histories = Arc<Mutex<BTreeMap<u32, SessionHistory>>>;
 
 /// Runs a plan.
@@ -95,13 +81,12 @@ pub fn run(plan: Plan) -> Result<Report> {
         });
     }
     let mut faults = Faults::new(cluster.clone());
-    let mut logs = Logs::default();
-    let result = drive(&mut sim, &cluster, &mut faults, &mut logs, &pool, &histories);
+    let result = drive(&mut sim, &cluster, &mut faults, &pool, &histories);
     let time = sim.elapsed();
     drop(sim);
     result.map_err(|error| anyhow!("after {time:?}: {error}"))?;
     let sessions = std::mem::take(&mut *histories.lock()).into_values().collect();
-    let mut report = verdict(&cluster, logs, &History { sessions })?;
+    let mut report = verdict(&cluster, &History { sessions })?;
     (report.time, report.faults) = (time, faults.count);
     Ok(report)
 }
@@ -110,20 +95,16 @@ fn drive(
     sim: &mut Sim<'_>,
     cluster: &Cluster,
     faults: &mut Faults,
-    logs: &mut Logs,
     pool: &Pool,
     histories: &Histories,
 ) -> turmoil::Result {
     while sim.elapsed() < cluster.plan.time {
         sim.step()?;
         faults.step(sim);
-        logs.read(cluster)?;
     }
     faults.end_all(sim);
     // The sessions end by themselves.
-    while !sim.step()? {
-        logs.read(cluster)?;
-    }
+    sim.run()?;
     for (follower, name) in cluster.plan.followers.iter().enumerate() {
         let auditor = format!("auditor-of-{name}");
         let (cluster, pool, histories) = (cluster.clone(), pool.clone(), histories.clone());
@@ -162,16 +143,15 @@ async fn audit(session: &mut Session, follower: usize, ids: &[ObjectId]) {
     }
 }
 
-fn verdict(cluster: &Cluster, mut logs: Logs, history: &History) -> Result<Report> {
-    logs.read(cluster)?;
+fn verdict(cluster: &Cluster, history: &History) -> Result<Report> {
     let layout = cluster.plan.info(0).layout;
     let log_of = (0..SHARDS).map(|shard| Plan::log_of(ShardId(shard)) as u8).collect();
     let mut replay = Replay::new(Shape { layout, schema: cluster.schema.as_ref().clone(), log_of });
     let mut tables = Vec::new();
     let mut hash = StableHash::default();
-    for (log, commits) in logs.0.into_iter().enumerate() {
-        let dump = cluster.databases[log].dump();
-        for changes in commits {
+    for (log, database) in cluster.databases.iter().enumerate() {
+        let dump = database.dump();
+        for changes in database.commits()? {
             let (Some(first), Some(last)) = (changes.first(), changes.last()) else { continue };
             let (epoch, first, last) = (first.position.epoch, first.position.lsn, last.position.lsn);
             hash.update(format!("{changes:?}").as_bytes());
@@ -192,7 +172,7 @@ fn verdict(cluster: &Cluster, mut logs: Logs, history: &History) -> Result<Repor
             assocs: assocs.collect(),
             counts: counts.collect(),
             head: dump.head.lsn,
-            intents: 0,
+            intents: dump.intents,
         });
     }
     let (truth, mut violations) = replay.finish();
