@@ -166,7 +166,14 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         };
         // A flight that began earlier may have read before what this caller must see, which no floor tells here.
         let answer = async { if goes_past { start().await } else { self.flights.fly(key, need, start).await } };
-        timeout_at(deadline, answer).await.unwrap_or(Err(Error::DeadlineExceeded { not_applied: true }))
+        let answer = timeout_at(deadline, answer).await.unwrap_or(Err(Error::DeadlineExceeded { not_applied: true }));
+        answer.map_err(|error| match error {
+            // Of what this cache remembers, not of what the caller has seen: its stream is about to begin the new epoch.
+            Error::HistoryUndone { epoch, .. } if read.floor == Position::ZERO || read.floor.epoch >= epoch => {
+                Error::unavailable("the log goes on in a new epoch, of which this server is about to hear")
+            }
+            other => other,
+        })
     }
 }
 

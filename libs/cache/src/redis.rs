@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use redis::{Cmd, Script};
 use tao_model::{ClusterId, Key, Position};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::entry::Entry;
@@ -25,6 +25,8 @@ const KIND_OBJECT: u8 = 1;
 const KIND_LIST: u8 = 2;
 /// Writes that may wait; more are dropped.
 const MAX_QUEUED: usize = 4096;
+/// Bytes of values among them.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Larger values are not stored.
 const MAX_VALUE: usize = 1024 * 1024;
 /// Values that nobody asked for so long go by themselves.
@@ -81,6 +83,8 @@ pub struct RedisCache {
     cluster: OnceLock<ClusterId>,
     schema: u64,
     writes: mpsc::Sender<Write>,
+    /// Bytes that may wait to be written.
+    room: Arc<Semaphore>,
     connecting: AbortHandle,
 }
 
@@ -91,7 +95,8 @@ impl Drop for RedisCache {
 }
 
 enum Write {
-    Set(Vec<u8>, Position, Vec<u8>),
+    /// With its share of [`MAX_QUEUED_BYTES`].
+    Set(Vec<u8>, Position, Vec<u8>, OwnedSemaphorePermit),
     Raise(Vec<u8>, Position, Position),
 }
 
@@ -104,7 +109,8 @@ impl RedisCache {
         let connecting = tokio::spawn(keep_connected(server, link.clone())).abort_handle();
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(write_behind(link.clone(), queue));
-        Ok(Self { link, cluster: OnceLock::new(), schema: 0, writes, connecting })
+        let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
+        Ok(Self { link, cluster: OnceLock::new(), schema: 0, writes, room, connecting })
     }
 
     /// Apart from the values of other schemas: an object holds its type's name, and a value outlives a renaming.
@@ -149,7 +155,10 @@ impl SharedCache for RedisCache {
         let Some(name) = self.name(key) else { return };
         let value = encode(as_of, entry);
         if value.len() <= MAX_VALUE {
-            self.enqueue(Write::Set(name, as_of, value));
+            match self.room.clone().try_acquire_many_owned(value.len() as u32) {
+                Ok(share) => self.enqueue(Write::Set(name, as_of, value, share)),
+                Err(_) => metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1),
+            }
         }
     }
 
@@ -165,7 +174,7 @@ async fn write_behind(link: Arc<Link>, mut queue: mpsc::Receiver<Write>) {
     let (set, raise) = (Script::new(SET), Script::new(RAISE));
     while let Some(write) = queue.recv().await {
         let _: Option<i64> = match write {
-            Write::Set(name, at, value) => {
+            Write::Set(name, at, value, _share) => {
                 let mut call = set.prepare_invoke();
                 call.key(&name).arg(value).arg(at.epoch).arg(at.lsn).arg(TTL_MS);
                 link.run(&name, async move |mut c| call.invoke_async(&mut c).await).await

@@ -6,11 +6,12 @@ use futures::{Stream, StreamExt as _};
 use tao_model::{ClusterId, ClusterInfo, Error, IdLayout, LogId, Result};
 use tao_proto::convert;
 use tao_proto::internal::{self, subscribe_response::Event};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::MemoryCache;
 
-/// A stream without a heartbeat for so long is taken for dead; the storage shard sends one every 200 ms.
+/// A stream that tells nothing of the log for so long is given up: another server may know more. A storage shard that reaches its
+/// database makes a heartbeat every 200 ms.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Who else hears of a stream: a leader's fan-out to its followers.
@@ -50,8 +51,9 @@ pub async fn follow(
     meet: impl Fn(ClusterInfo) -> Result<()>,
 ) -> Error {
     let mut started = false;
+    let mut heard = Instant::now();
     let error = loop {
-        match step(memory, &mut events, observer, &meet, &mut started).await {
+        match step(memory, &mut events, observer, &meet, &mut started, &mut heard).await {
             Ok(()) => {}
             Err(error) => break error,
         }
@@ -68,9 +70,10 @@ async fn step(
     observer: &impl Observer,
     meet: &impl Fn(ClusterInfo) -> Result<()>,
     started: &mut bool,
+    heard: &mut Instant,
 ) -> Result<()> {
     let lost = |what: &str| Error::unavailable(format!("change stream: {what}"));
-    let message = timeout(SILENCE, events.next())
+    let message = timeout_at(*heard + SILENCE, events.next())
         .await
         .map_err(|_| lost("silent for too long"))?
         .ok_or_else(|| lost("ended"))??;
@@ -87,6 +90,7 @@ async fn step(
             return Ok(());
         }
         (Some(Event::Changes(changes)), true) => {
+            *heard = Instant::now();
             let previous = changes.previous.unwrap_or_default().into();
             let changes = convert::changes(changes.changes.clone())?;
             memory.apply_stream(previous, &changes).map_err(|gap| lost(&gap.to_string()))?;
@@ -94,6 +98,10 @@ async fn step(
         (Some(Event::Heartbeat(heartbeat)), true) => {
             let position = heartbeat.position.unwrap_or_default().into();
             memory.heartbeat(position, heartbeat.time_ms).map_err(|gap| lost(&gap.to_string()))?;
+            // One without a time says only that its sender lives: it may itself be cut off from the log, and another not.
+            if heartbeat.time_ms > 0 {
+                *heard = Instant::now();
+            }
         }
         (Some(Event::Start(_)), true) => return Err(lost("a second start")),
         (Some(_), false) => return Err(lost("began without a start")),

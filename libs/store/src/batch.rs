@@ -148,6 +148,17 @@ impl<'a> Overlay<'a> {
         self.lasting.shards.allocate(shard, count, self.now_ms).await
     }
 
+    /// An outcome of an epoch that is over is answered as of now: what it did is here still, since its record is, but positions of
+    /// that epoch are no floors any more.
+    fn of_this_epoch(&self, mut outcome: WriteOutcome) -> WriteOutcome {
+        if outcome.position.epoch < self.head.epoch {
+            outcome.position = self.head;
+            outcome.changes.clear();
+            outcome.items.iter_mut().for_each(|item| item.changes = 0);
+        }
+        outcome
+    }
+
     /// One write; a write that fails changes nothing.
     pub async fn write(&mut self, write: &Write, key: Option<&String>) -> Result<WriteOutcome> {
         let Some(key) = key else { return self.apply(write).await };
@@ -156,7 +167,7 @@ impl<'a> Overlay<'a> {
             if known.fingerprint != fingerprint {
                 return Err(Error::IdempotencyKeyReused { key: key.clone() });
             }
-            return decode_answer(&known.answer);
+            return decode_answer(&known.answer).map(|outcome| self.of_this_epoch(outcome));
         }
         let outcome = self.apply(write).await?;
         let expires_ms = self.now_ms + OUTCOME_TTL_MS;

@@ -322,7 +322,8 @@ impl Drop for Working {
 #[async_trait]
 impl History for Working {
     async fn after(&self, position: Position) -> Result<Vec<Piece>> {
-        self.log_after(position, PAGE).await
+        // Cut to what fits into messages: a commit may be larger than any.
+        Ok(tao_stream::page(self.log_after(position, PAGE).await?, position, PAGE))
     }
 
     async fn back(&self, back: Duration) -> Result<Position> {

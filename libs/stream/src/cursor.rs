@@ -12,8 +12,8 @@ use tao_proto::internal::{self, subscribe_response::Event};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::piece::Piece;
-use crate::ring::{MAX_PIECE, Registration, Ring, Stamp};
+use crate::piece::{MAX_PIECE, Piece};
+use crate::ring::{Registration, Ring, Stamp};
 
 /// A stream that has nothing to say for so long says that it lives. More than twice as long as between heartbeats.
 const SILENCE: Duration = Duration::from_millis(500);

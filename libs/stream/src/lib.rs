@@ -6,5 +6,5 @@ mod piece;
 mod ring;
 
 pub use cursor::{History, Origin, subscribe};
-pub use piece::Piece;
+pub use piece::{Piece, page};
 pub use ring::{Gap, Ring};

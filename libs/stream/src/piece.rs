@@ -3,6 +3,8 @@
 use tao_model::{Position, Result};
 use tao_proto::internal;
 
+/// Changes in one message and in one piece, in bytes, unless a single change is larger.
+pub(crate) const MAX_PIECE: usize = 512 * 1024;
 /// What a change takes in memory and in a message beside its content.
 const OVERHEAD: usize = 96;
 
@@ -68,6 +70,29 @@ impl Piece {
     }
 }
 
+/// Consecutive pieces, of which the first may begin before `after`, as a page of what comes after it: in pieces that fit into
+/// messages, and no more than `max` bytes of them, but at least one.
+pub fn page(pieces: Vec<Piece>, after: Position, max: usize) -> Vec<Piece> {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    for piece in pieces.into_iter().filter(|piece| piece.last > after) {
+        let piece = if piece.previous < after {
+            let changes = piece.after(after).to_vec();
+            Piece { previous: after, last: piece.last, bytes: changes.iter().map(size).sum(), changes }
+        } else {
+            piece
+        };
+        for piece in piece.split(MAX_PIECE) {
+            bytes += piece.bytes;
+            if bytes > max && !page.is_empty() {
+                return page;
+            }
+            page.push(piece);
+        }
+    }
+    page
+}
+
 impl From<Piece> for internal::Changes {
     fn from(piece: Piece) -> Self {
         Self { previous: Some(piece.previous.into()), changes: piece.changes }
@@ -110,6 +135,23 @@ pub(crate) mod tests {
         let mut torn = message(3, 3, 0);
         torn.changes.remove(1);
         assert!(Piece::new(torn).is_err());
+    }
+
+    #[test]
+    fn a_commit_of_any_size_is_read_in_pages() {
+        let commit = || vec![Piece::new(message(0, 40, 60_000)).unwrap(), Piece::new(message(40, 3, 10)).unwrap()];
+        let (mut reached, mut pages) = (Position::new(1, 2), 0);
+        while reached < Position::new(1, 43) {
+            let page = page(commit(), reached, 1024 * 1024);
+            assert!(page.iter().all(|piece| piece.bytes <= MAX_PIECE + 60_096));
+            for piece in page {
+                assert_eq!(piece.previous, reached);
+                reached = piece.last;
+            }
+            pages += 1;
+        }
+        assert_eq!((reached, pages), (Position::new(1, 43), 3));
+        assert!(super::page(commit(), reached, 1024).is_empty());
     }
 
     #[test]

@@ -8,10 +8,7 @@ use tao_model::{Position, Result};
 use tao_proto::internal;
 use tokio::sync::watch;
 
-use crate::piece::Piece;
-
-/// Changes in one message and in one piece, in bytes, unless a single change is larger.
-pub(crate) const MAX_PIECE: usize = 512 * 1024;
+use crate::piece::{MAX_PIECE, Piece};
 
 /// Changes that do not follow what the ring has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tao_cache::stream::follow;
 use tao_cache::{CachedReader, MemoryCache, RedisCache};
 use tao_model::{ClusterInfo, Error, LogId, Result};
@@ -92,6 +93,7 @@ impl Log {
             let request = internal::SubscribeRequest {
                 subscriber: "follower".to_owned(),
                 log: self.id.0,
+                cluster: meeting.map().map(|map| Bytes::copy_from_slice(&map.cluster.0)).unwrap_or_default(),
                 from: resume.or_else(back),
             };
             // Streams of several logs are spread over the leaders.

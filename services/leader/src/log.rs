@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tao_cache::stream::{Observer, follow};
 use tao_cache::{CachedReader, MemoryCache};
 use tao_model::{ClusterInfo, LogId, Result};
@@ -48,6 +49,7 @@ impl Log {
             let request = internal::SubscribeRequest {
                 subscriber: "leader".to_owned(),
                 log: self.id.0,
+                cluster: self.shards.cluster().map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
                 from: memory.resume_point().map(|at| internal::subscribe_request::From::Resume(at.into())),
             };
             let error = match self.shards.servers().subscribe(self.shards.key(), request).await {

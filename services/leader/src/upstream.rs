@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tao_cache::{Fresh, Mode, Upstream};
-use tao_model::{ClusterInfo, Error, LogId, ObjectId, Position, Result, ShardId};
+use tao_model::{ClusterId, ClusterInfo, Error, LogId, ObjectId, Position, Result, ShardId};
 use tao_proto::internal;
 use tao_rpc::{CallContext, Op, ReplyBody, TierGroup, TierReply};
 use tao_stream::{History, Piece};
@@ -44,6 +44,11 @@ impl Shards {
             info.log.0, info.cluster, self.log.0, known.cluster
         );
         Err(Error::Internal { what })
+    }
+
+    /// Which cluster was met.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.place.get().map(|(info, _)| info.cluster)
     }
 
     /// The servers themselves.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use tao_model::Result;
+use tao_model::{Error, Result};
 use tao_proto::internal;
 use tao_store::Store;
 use tao_stream::Origin;
@@ -13,6 +13,10 @@ pub async fn stream(
     store: &Arc<dyn Store>,
     request: &internal::SubscribeRequest,
 ) -> Result<BoxStream<'static, Result<internal::SubscribeResponse>>> {
+    let cluster = store.info().cluster;
+    if !request.cluster.is_empty() && request.cluster[..] != cluster.0 {
+        return Err(Error::invalid("cluster", format!("this storage shard belongs to cluster {cluster}")));
+    }
     let origin = Origin::from(request);
     if let Origin::After(seen) = origin
         && store.ring().end().is_some_and(|end| seen > end)

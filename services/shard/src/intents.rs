@@ -21,6 +21,8 @@ use tokio::time::{Instant, interval, sleep, timeout_at};
 
 /// How long a write waits for what it has left to do elsewhere.
 const WAIT: Duration = Duration::from_millis(300);
+/// How long before its caller's deadline it stops to wait.
+const MARGIN: Duration = Duration::from_millis(20);
 /// How often the database is asked for intents of other processes.
 const POLL: Duration = Duration::from_secs(1);
 /// Intents in one message.
@@ -191,7 +193,8 @@ impl Dispatcher {
         if outcome.pending.is_empty() {
             return;
         }
-        let until = deadline.min(Instant::now() + WAIT);
+        // Some time is left to answer in: the write is done.
+        let until = (deadline - MARGIN).min(Instant::now() + WAIT);
         let WriteOutcome { result, changes, position, pending, .. } = outcome;
         *pending = self.settle_all(pending, result, changes, position, until).await;
         for item in &mut outcome.items {
@@ -226,7 +229,10 @@ impl Dispatcher {
                     for next in done.pending {
                         if self.came_back(target.log, &next, until).await {
                             // Later in this log than the write itself: its caller must see that, too.
-                            *position = (*position).max(self.store.ring().end().unwrap_or_default());
+                            match self.store.head().await {
+                                Ok(head) => *position = (*position).max(head),
+                                Err(_) => left.push(next),
+                            }
                         } else {
                             left.push(next);
                         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tao_cache::stream::cluster_info;
@@ -9,7 +11,7 @@ use tao_model::{ClusterId, Error, LogId, Position, Result};
 use tao_proto::internal::{self, subscribe_request::From, subscribe_response::Event};
 use tao_rpc::TierGroup;
 use tao_rpc::group::Follows;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Bytes that may be on their way from a leader: about a message. What a slow watcher does not take stays at the leader.
 const WINDOW: u32 = 512 * 1024;
@@ -42,6 +44,8 @@ pub struct Feed {
     events: Option<(BoxStream<'static, Result<internal::SubscribeResponse>>, Follows)>,
     /// Since when nothing has come.
     failing: Option<Instant>,
+    /// When the stream last told something of the log, or began.
+    heard: Instant,
     /// Leaders in a row that no longer have what comes next.
     expired: usize,
 }
@@ -49,7 +53,17 @@ pub struct Feed {
 impl Feed {
     /// Not begun.
     pub fn new(leaders: TierGroup, cluster: ClusterId, log: LogId, begin: Begin) -> Self {
-        Self { leaders, key: rand::random(), cluster, log, begin, events: None, failing: None, expired: 0 }
+        Self {
+            leaders,
+            key: rand::random(),
+            cluster,
+            log,
+            begin,
+            events: None,
+            failing: None,
+            heard: Instant::now(),
+            expired: 0,
+        }
     }
 
     /// The log.
@@ -73,7 +87,12 @@ impl Feed {
         loop {
             let position = self.open().await?;
             let Some((events, _)) = &mut self.events else { continue };
-            let message = timeout(SILENCE, events.next()).await.unwrap_or_else(|_| Err(lost("silent")).into());
+            let message = timeout_at(self.heard + SILENCE, events.next()).await;
+            let message = message.unwrap_or_else(|_| Err(lost("silent")).into());
+            // A leader that is cut off from the log says only that it lives.
+            if message.as_ref().is_some_and(|m| m.as_ref().is_ok_and(tells_of_the_log)) {
+                self.heard = Instant::now();
+            }
             match message.unwrap_or_else(|| Err(lost("ended"))).and_then(|message| take(message, position)) {
                 Ok(changes) => {
                     (self.failing, self.expired) = (None, 0);
@@ -95,7 +114,12 @@ impl Feed {
             Begin::Back(back) => Some(From::BackMs(back.as_millis() as u64)),
             Begin::After(position) => Some(From::Resume(position.into())),
         };
-        let request = internal::SubscribeRequest { subscriber: "watch".to_owned(), log: self.log.0, from };
+        let request = internal::SubscribeRequest {
+            subscriber: "watch".to_owned(),
+            log: self.log.0,
+            cluster: Bytes::copy_from_slice(&self.cluster.0),
+            from,
+        };
         let begun = async {
             let (mut events, server) = self.leaders.subscribe_within(self.key, request, WINDOW).await?;
             let first = timeout(SILENCE, events.next()).await.ok().flatten();
@@ -105,6 +129,7 @@ impl Feed {
         match begun {
             Ok((first, events, server)) => {
                 self.events = Some((events, server));
+                self.heard = Instant::now();
                 match first.and_then(|message| self.started(message)) {
                     Ok(position) => self.begin = Begin::After(position),
                     Err(error) => self.broke(error).await?,
@@ -164,6 +189,10 @@ impl Feed {
 
 fn lost(what: &str) -> Error {
     Error::unavailable(format!("change stream: {what}"))
+}
+
+fn tells_of_the_log(message: &internal::SubscribeResponse) -> bool {
+    !matches!(&message.event, Some(Event::Heartbeat(heartbeat)) if heartbeat.time_ms == 0)
 }
 
 /// The changes of a message, which must be those that follow `position`.
