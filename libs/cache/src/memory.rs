@@ -112,6 +112,8 @@ pub struct MemoryCache {
     stream: AtomicCell<Stream>,
     /// The memory knows every change after it. Written only under all stripes' locks.
     w0: AtomicCell<Position>,
+    /// The newest change that was heard of, from the stream or a write's answer.
+    newest: AtomicCell<Position>,
     clock: Arc<dyn Clock>,
     tier: &'static str,
     counts: StreamCounts,
@@ -142,6 +144,7 @@ impl MemoryCache {
             buckets,
             stream: AtomicCell::new(Stream::default()),
             w0: AtomicCell::new(Position::ZERO),
+            newest: AtomicCell::new(Position::ZERO),
             clock: options.clock,
             tier: options.tier,
             counts: StreamCounts::new(options.tier),
@@ -258,6 +261,8 @@ impl MemoryCache {
 
     /// Rule 5: a change, from the stream or from a write's answer.
     pub fn apply(&self, change: &Change) {
+        // Older ones change nothing.
+        let _ = self.newest.fetch_update(|newest| (change.position > newest).then_some(change.position));
         let key = change.key();
         let (stripe, bucket) = self.place(&key);
         let mut memory = self.stripes[stripe].lock();
@@ -369,6 +374,12 @@ impl MemoryCache {
         self.moved.notify_waiters();
         self.counts.reset(before.generation == 0, before.applied.epoch == position.epoch);
         self.counts.applied_lsn.set(position.lsn as f64);
+    }
+
+    /// The newest position of the log that was heard of: `applied`, or that of a write's answer which is ahead of it. A log that
+    /// ends before it has lost history.
+    pub fn newest(&self) -> Position {
+        self.newest.load().max(self.stream.load().applied)
     }
 
     /// What to ask the next stream to begin at; `None` before the first.

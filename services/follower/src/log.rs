@@ -94,6 +94,7 @@ impl Log {
                 subscriber: "follower".to_owned(),
                 log: self.id.0,
                 cluster: meeting.map().map(|map| Bytes::copy_from_slice(&map.cluster.0)).unwrap_or_default(),
+                seen: Some(memory.newest().into()),
                 from: resume.or_else(back),
             };
             // Streams of several logs are spread over the leaders.

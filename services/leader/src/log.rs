@@ -50,6 +50,7 @@ impl Log {
                 subscriber: "leader".to_owned(),
                 log: self.id.0,
                 cluster: self.shards.cluster().map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
+                seen: Some(memory.newest().into()),
                 from: memory.resume_point().map(|at| internal::subscribe_request::From::Resume(at.into())),
             };
             let error = match self.shards.servers().subscribe(self.shards.key(), request).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use tao_model::{Error, Result};
+use tao_model::{Error, Position, Result};
 use tao_proto::internal;
 use tao_store::Store;
 use tao_stream::Origin;
@@ -18,9 +18,9 @@ pub async fn stream(
         return Err(Error::invalid("cluster", format!("this storage shard belongs to cluster {cluster}")));
     }
     let origin = Origin::from(request);
-    if let Origin::After(seen) = origin
-        && store.ring().end().is_some_and(|end| seen > end)
-    {
+    let resumed = if let Origin::After(position) = origin { position } else { Position::ZERO };
+    let seen = request.seen.map(Position::from).unwrap_or_default().max(resumed);
+    if store.ring().end().is_some_and(|end| seen > end) {
         // Another process has committed it, or it is not there any more: history was undone, and a new epoch begins.
         store.begin_epoch(seen).await?;
     }

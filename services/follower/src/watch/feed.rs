@@ -118,6 +118,7 @@ impl Feed {
             subscriber: "watch".to_owned(),
             log: self.log.0,
             cluster: Bytes::copy_from_slice(&self.cluster.0),
+            seen: None,
             from,
         };
         let begun = async {
