@@ -178,7 +178,7 @@ fn whatever_becomes_of_redis_answers_are_true() {
 #[test]
 fn trusting_redis_is_caught() {
     let is_caught = |_| std::panic::catch_unwind(|| in_a_runtime(Some(Rule::RedisTested))).is_err();
-    assert!((0..5).any(is_caught));
+    assert!((0..20).any(is_caught));
 }
 
 async fn upheaval(mut random: u64) {
@@ -195,7 +195,9 @@ async fn upheaval(mut random: u64) {
         let (choice, object) = (random >> 33, id(random >> 40));
         let follower = &mut followers[(choice % 2) as usize];
         match choice / 2 % 16 {
-            0 | 1 => {
+            // By somebody else: what Redis has of it stays as it was.
+            0 => drop(log.lock().put(object)),
+            1 => {
                 let change = log.lock().put(object);
                 follower.acknowledged.insert(object, change.position.lsn);
                 follower.reader.apply_write(&[change]);
