@@ -46,6 +46,11 @@ impl CachedList {
         self.edges.clone()
     }
 
+    /// The same, where they lie.
+    pub fn encoded(&self) -> &[u8] {
+        &self.edges
+    }
+
     /// The first `n` of them.
     pub fn newest_bytes(&self, n: usize) -> Bytes {
         match n.min(self.index.len()).checked_sub(1) {

@@ -34,6 +34,11 @@ impl Ending {
         Self(CancellationToken::new())
     }
 
+    /// Cancelled when it begins.
+    pub fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+
     /// Waits for it.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.clone().cancelled_owned()

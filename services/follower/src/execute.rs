@@ -105,7 +105,7 @@ impl Executor {
     async fn object(&self, id: ObjectId, session: &Session, context: &CallContext) -> Executed {
         match self.object_state(id, session, context).await {
             Ok(found) => Executed {
-                result: found.value.map(answers::object).ok_or_else(|| not_found(id)),
+                result: found.value.map(answers::object).ok_or_else(|| answers::no_object(id)),
                 seen: vec![(Self::shard(session, id), found.as_of)],
             },
             Err(error) => error.into(),
@@ -121,7 +121,7 @@ impl Executor {
             let result = match found {
                 Ok(found) => {
                     seen.push((Self::shard(session, *id), found.as_of));
-                    found.value.ok_or_else(|| not_found(*id))
+                    found.value.ok_or_else(|| answers::no_object(*id))
                 }
                 Err(error) => Err(error),
             };
@@ -157,8 +157,4 @@ impl Executor {
         });
         Executed { result, seen: Vec::new() }
     }
-}
-
-fn not_found(id: ObjectId) -> Error {
-    Error::NotFound { what: format!("object {id}") }
 }

@@ -26,9 +26,31 @@ struct Page {
     more: bool,
 }
 
+/// Some neighbouring edges of a cached list, and whether more follow.
+pub struct Span {
+    first: usize,
+    last: usize,
+    more: bool,
+}
+
+impl Span {
+    /// Its edges, as answers have them, and where to go on; `None` when they don't fit into an answer.
+    pub fn of<'a>(&self, list: &'a CachedList, named: ListRef) -> Option<(&'a [u8], String)> {
+        let index = &list.index()[self.first..self.last];
+        let (Some(first), Some(last)) = (index.first(), index.last()) else { return Some((&[], String::new())) };
+        let bytes = &list.encoded()[first.start as usize..last.end as usize];
+        let next = if self.more {
+            Cursor { id1: named.id1, atype: named.atype, after: last.key }.encode()
+        } else {
+            String::new()
+        };
+        (bytes.len() <= MAX_ANSWER - RESERVE).then_some((bytes, next))
+    }
+}
+
 impl Page {
-    fn of_list(list: &CachedList, first: usize, last: usize, more: bool) -> Self {
-        Self { edges: list.edges_bytes(), index: list.index()[first..last].to_vec(), more }
+    fn of_list(list: &CachedList, span: &Span) -> Self {
+        Self { edges: list.edges_bytes(), index: list.index()[span.first..span.last].to_vec(), more: span.more }
     }
 
     /// Keeps the first `n` edges.
@@ -53,7 +75,7 @@ impl Page {
 }
 
 /// The part of a cached list that a range covers, if the list reaches so far.
-fn covered(list: &CachedList, range: &RangeCall) -> Option<Page> {
+pub fn covered(list: &CachedList, range: &RangeCall) -> Option<Span> {
     let index = list.index();
     let known_to_end = list.is_complete();
     let mut first = match range.from {
@@ -65,7 +87,7 @@ fn covered(list: &CachedList, range: &RangeCall) -> Option<Page> {
         first = first.max(index.partition_point(|e| e.key.time > high));
     }
     if first >= index.len() {
-        return known_to_end.then(|| Page { edges: Bytes::new(), index: Vec::new(), more: false });
+        return known_to_end.then_some(Span { first: 0, last: 0, more: false });
     }
     let in_time = index.partition_point(|e| e.key.time >= low).max(first);
     let last = in_time.min(first + range.limit);
@@ -74,9 +96,17 @@ fn covered(list: &CachedList, range: &RangeCall) -> Option<Page> {
         // More follow in the prefix, or beyond it: an incomplete prefix that ends within the time bounds has a successor, whose
         // time is not known.
         let more = last < in_time || (in_time == index.len() && !known_to_end);
-        return Some(Page::of_list(list, first, last, more));
+        return Some(Span { first, last, more });
     }
     None
+}
+
+/// How many of a list's newest edges a range needs at first sight.
+pub fn head(range: &RangeCall) -> usize {
+    match range.from {
+        From::Offset(offset) => usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(range.limit),
+        From::After(_) => MIN_FETCHED,
+    }
 }
 
 /// How many of a list's newest edges to ask for so that it covers the range, if a cached list can.
@@ -135,19 +165,16 @@ impl Executor {
         session: &Session,
         context: &CallContext,
     ) -> Result<(Page, tao_model::Position)> {
-        let head = match range.from {
-            From::Offset(offset) => usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(range.limit),
-            From::After(_) => MIN_FETCHED,
-        };
+        let head = head(range);
         if head <= MAX_LIMIT {
             let found = self.list(range.list, head.max(MIN_FETCHED), session, context).await?;
-            if let Some(page) = covered(&found.value, range) {
-                return Ok((page, found.as_of));
+            if let Some(span) = covered(&found.value, range) {
+                return Ok((Page::of_list(&found.value, &span), found.as_of));
             }
             if let Some(wanted) = wanted(&found.value, range).filter(|w| *w > found.value.index().len()) {
                 let found = self.list(range.list, wanted, session, context).await?;
-                if let Some(page) = covered(&found.value, range) {
-                    return Ok((page, found.as_of));
+                if let Some(span) = covered(&found.value, range) {
+                    return Ok((Page::of_list(&found.value, &span), found.as_of));
                 }
             }
         }
@@ -236,20 +263,12 @@ impl Executor {
             Ok(head) => head,
             Err(error) => return error.into(),
         };
+        if let Some(known) = known_edges(&head.value, &id2s, (low, high)) {
+            return Executed { result: Ok(answers::edges(known.into(), Vec::new())), seen: vec![(shard, head.as_of)] };
+        }
         let mut wanted = id2s;
         wanted.sort_unstable();
         wanted.dedup();
-        let known: Vec<&IndexEntry> =
-            head.value.index().iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok()).collect();
-        if head.value.is_complete() || known.len() == wanted.len() {
-            let encoded = head.value.edges_bytes();
-            let mut out = Vec::new();
-            for entry in known.iter().filter(|e| (low..=high).contains(&e.key.time)) {
-                out.extend_from_slice(&encoded[entry.start as usize..entry.end as usize]);
-            }
-            // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
-            return Executed { result: Ok(answers::edges(out.into(), Vec::new())), seen: vec![(shard, head.as_of)] };
-        }
         let op = Op::EdgesRead(internal::EdgesRead {
             id1: list.id1.get(),
             atype: list.atype.0,
@@ -262,6 +281,23 @@ impl Executor {
             Err(error) => error.into(),
         }
     }
+}
+
+/// The edges to given objects, when a cached list can tell of each whether it exists.
+pub fn known_edges(list: &CachedList, id2s: &[ObjectId], (low, high): (EdgeTime, EdgeTime)) -> Option<Vec<u8>> {
+    let mut wanted = id2s.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let known = list.index().iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok());
+    if !list.is_complete() && known.clone().count() < wanted.len() {
+        return None;
+    }
+    // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
+    let mut out = Vec::new();
+    for entry in known.filter(|e| (low..=high).contains(&e.key.time)) {
+        out.extend_from_slice(&list.encoded()[entry.start as usize..entry.end as usize]);
+    }
+    Some(out)
 }
 
 /// The answer to an AssocGet that was read through. When it was cut, what comes after its last edge may be any of the ids that are
