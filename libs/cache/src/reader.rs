@@ -112,6 +112,50 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         }
     }
 
+    /// A hit in memory, looked at where it lies: nothing is cloned, nothing waits. `None`: not there, not fresh enough, or the mode
+    /// goes past caches; then ask [`CachedReader::object`]. Counts hits, not misses.
+    pub fn peek_object<T>(
+        &self,
+        id: ObjectId,
+        floor: Position,
+        mode: Mode,
+        see: impl FnOnce(Option<&[u8]>, Position) -> T,
+    ) -> Option<T> {
+        match self.peek(Key::Object(id), 0, floor, mode)? {
+            (Entry::Object(object), as_of) => Some(see(object.as_deref(), as_of)),
+            (Entry::List(_), _) => None,
+        }
+    }
+
+    /// The same of a list with at least `newest` of its edges (0: the count alone), unless it is complete or full.
+    pub fn peek_list<T>(
+        &self,
+        id1: ObjectId,
+        atype: TypeId,
+        newest: usize,
+        floor: Position,
+        mode: Mode,
+        see: impl FnOnce(&CachedList, Position) -> T,
+    ) -> Option<T> {
+        match self.peek(Key::List(id1, atype), newest.min(MAX_LIMIT), floor, mode)? {
+            (Entry::List(list), as_of) => Some(see(&list, as_of)),
+            (Entry::Object(_), _) => None,
+        }
+    }
+
+    fn peek(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Option<(Entry, Position)> {
+        let staleness_ms = match mode {
+            Mode::Cached => None,
+            Mode::MaxStaleness(ms) => Some(ms),
+            Mode::Strong => return None,
+        };
+        let Lookup::Hit(entry, as_of) = self.shared.memory.lookup_within(&key, newest, floor, staleness_ms) else {
+            return None;
+        };
+        self.counts.of(&key).hits.increment(1);
+        Some((entry, as_of))
+    }
+
     /// An object's encoded state.
     pub async fn object(&self, id: ObjectId, read: Read<U::Context>) -> Result<Fresh<Option<Bytes>>> {
         let Fresh { as_of, value } = self.read(Key::Object(id), 0, read).await?;
