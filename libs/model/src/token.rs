@@ -136,12 +136,21 @@ impl Token {
 
     /// Merges what another token of the same session has seen.
     pub fn merge(&mut self, other: &Self) {
+        self.join(other, |seen, lowest| seen.lower(lowest));
+    }
+
+    /// Merges the token of a stream that has told the session of everything up to there.
+    pub fn merge_told(&mut self, other: &Self) {
+        self.join(other, |seen, lowest| seen.lowest = seen.lowest.max(Some(lowest)));
+    }
+
+    fn join(&mut self, other: &Self, lowest: impl Fn(&mut Seen, Position)) {
         self.map_version = self.map_version.max(other.map_version);
         for theirs in &other.logs {
             let seen = self.log_mut(theirs.log);
             seen.raise(theirs.base);
             theirs.shards.iter().for_each(|(shard, position)| seen.see(*shard, *position));
-            theirs.lowest.into_iter().for_each(|lowest| seen.lower(lowest));
+            theirs.lowest.into_iter().for_each(|position| lowest(seen, position));
         }
         self.bound();
     }

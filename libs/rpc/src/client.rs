@@ -42,6 +42,8 @@ pub struct LinkOptions {
     pub max_message_bytes: usize,
     /// How long a call waits for a connection, if its deadline is not sooner.
     pub connect_wait: Duration,
+    /// Whether it gives up as soon as an attempt to connect has failed, since its caller knows another server.
+    pub fails_fast: bool,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// How often an idle peer is asked whether it lives.
@@ -64,6 +66,7 @@ impl Default for LinkOptions {
             max_message_calls: 256,
             max_message_bytes: 256 * 1024,
             connect_wait: Duration::from_secs(1),
+            fails_fast: false,
             connect_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(3),
             keepalive_timeout: Duration::from_secs(4),

@@ -25,7 +25,21 @@ pub(crate) struct Line<A: Asking> {
     options: Arc<LinkOptions>,
     state: Mutex<State<A>>,
     /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
-    closed: watch::Sender<Option<String>>,
+    closed: watch::Sender<Option<Closed>>,
+}
+
+/// Why no calls can be sent.
+#[derive(Debug)]
+struct Closed {
+    why: String,
+    /// Whether the last attempt to connect came to nothing.
+    has_failed: bool,
+}
+
+impl Closed {
+    fn now(why: &str) -> Self {
+        Self { why: why.to_owned(), has_failed: false }
+    }
 }
 
 #[derive(Debug)]
@@ -99,7 +113,7 @@ impl<A: Asking> Drop for Ticket<'_, A> {
 
 impl<A: Asking> Line<A> {
     pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
-        let closed = watch::Sender::new(Some("not connected yet".to_owned()));
+        let closed = watch::Sender::new(Some(Closed::now("not connected yet")));
         Self { peer, options, state: Mutex::new(State::new()), closed }
     }
 
@@ -126,14 +140,16 @@ impl<A: Asking> Line<A> {
         }
     }
 
-    /// Waits until calls can be sent, up to a point in time.
+    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed.
     pub(crate) async fn wait_open(&self, until: Instant) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        if tokio::time::timeout_at(until, closed.wait_for(Option::is_none)).await.is_ok() {
-            return Ok(());
-        }
-        let why = closed.borrow().clone().unwrap_or_default();
-        Err(self.unreachable(&why, true))
+        let fails_fast = self.options.fails_fast;
+        let settled =
+            |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
+        // Whether it settled or not, the present state says all.
+        let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
+        let closed = closed.borrow();
+        closed.as_ref().map_or(Ok(()), |closed| Err(self.unreachable(&closed.why, true)))
     }
 
     /// Puts a call into the queue. `None`, and the call stays with the caller, while there is no stream that takes it.
@@ -199,7 +215,7 @@ impl<A: Asking> Line<A> {
         let mut state = self.state.lock();
         state.abandoned = stream;
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some(why));
+        self.closed.send_replace(Some(Closed { why, has_failed: true }));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -214,7 +230,7 @@ impl<A: Asking> Line<A> {
         state.queued_bytes = 0;
         let lost: Vec<_> = state.waiting.drain().collect();
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some(why.to_owned()));
+        self.closed.send_replace(Some(Closed::now(why)));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
         self.fail(lost, why);
@@ -238,7 +254,7 @@ impl<A: Asking> Line<A> {
         }
         state.open = false;
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some("its server is shutting down".to_owned()));
+        self.closed.send_replace(Some(Closed::now("its server is shutting down")));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -253,7 +269,7 @@ impl<A: Asking> Line<A> {
             state.queued_bytes = 0;
             if state.open {
                 state.open = false;
-                self.closed.send_replace(Some(why.to_owned()));
+                self.closed.send_replace(Some(Closed::now(why)));
             }
         }
         state.cancels.retain(|(by, _)| *by != stream);
