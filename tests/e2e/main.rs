@@ -8,5 +8,6 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod pipeline;
 mod several;
 mod watch;

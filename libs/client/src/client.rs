@@ -1,7 +1,7 @@
 //! Connections to followers.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tao_model::limits::MAX_REQUEST;

@@ -136,7 +136,7 @@ impl Token {
 
     /// Merges what another token of the same session has seen.
     pub fn merge(&mut self, other: &Self) {
-        self.join(other, |seen, lowest| seen.lower(lowest));
+        self.join(other, Seen::lower);
     }
 
     /// Merges the token of a stream that has told the session of everything up to there.

@@ -144,8 +144,7 @@ impl<A: Asking> Line<A> {
     pub(crate) async fn wait_open(&self, until: Instant) -> Result<()> {
         let mut closed = self.closed.subscribe();
         let fails_fast = self.options.fails_fast;
-        let settled =
-            |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
+        let settled = |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
         // Whether it settled or not, the present state says all.
         let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
         let closed = closed.borrow();
@@ -327,9 +326,7 @@ impl<A: Asking> State<A> {
             let now = Instant::now();
             let mut bytes = 0;
             while let Some(next) = self.queue.front() {
-                if calls > 0
-                    && (calls >= options.max_message_calls || bytes + next.len > options.max_message_bytes)
-                {
+                if calls > 0 && (calls >= options.max_message_calls || bytes + next.len > options.max_message_bytes) {
                     break;
                 }
                 let Some(Queued { call, seq, deadline, len }) = self.queue.pop_front() else { break };

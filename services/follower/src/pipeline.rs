@@ -78,7 +78,8 @@ impl Pipeline {
             match self.tokens.get(call.session as usize - 1) {
                 Some((_, token)) => given.clone_from(token),
                 None => {
-                    let rule = format!("{} is no place in session_tokens, which has {}", call.session, self.tokens.len());
+                    let rule =
+                        format!("{} is no place in session_tokens, which has {}", call.session, self.tokens.len());
                     refused = Some(Error::invalid("session", rule));
                 }
             }
@@ -99,7 +100,7 @@ impl Pipeline {
                 Found::Object(None) => {
                     let ReadCall::Object(id) = &read else { return };
                     let item = Answer::encode(&error::to_item(&answers::no_object(*id)));
-                    outbox.push(Sent { seq, session, field: Field::ERROR }, &item);
+                    outbox.push(&Sent { seq, session, field: Field::ERROR }, &item);
                 }
                 Found::Count(count) => outbox.push_int(seq, session, field, count),
                 Found::Edges(edges, next) => outbox.push_edges(seq, session, field, edges, &next),
@@ -110,10 +111,10 @@ impl Pipeline {
     fn answer(&mut self, seq: u64, (field, result, token): Piped) {
         let session = self.outbox.token(token);
         match result {
-            Ok(answer) => self.outbox.push(Sent { seq, session, field }, &answer),
+            Ok(answer) => self.outbox.push(&Sent { seq, session, field }, &answer),
             Err(error) => {
                 let item = Answer::encode(&error::to_item(&error));
-                self.outbox.push(Sent { seq, session, field: Field::ERROR }, &item);
+                self.outbox.push(&Sent { seq, session, field: Field::ERROR }, &item);
             }
         }
     }

@@ -1,33 +1,13 @@
-//! The client against a server that says what the test wants: with calls that share a stream, and with each by itself.
+//! The client against a server that says what the test wants.
 
+mod failover;
 mod pipeline;
+mod retries;
 mod scripted;
+mod sessions;
 mod watch;
 
-#[path = "."]
-mod piped {
-    #[path = "failover.rs"]
-    mod failover;
-    #[path = "retries.rs"]
-    mod retries;
-    #[path = "sessions.rs"]
-    mod sessions;
-
-    fn options() -> tao_client::ClientOptions {
-        tao_client::ClientOptions::default()
-    }
-}
-
-#[path = "."]
-mod alone {
-    #[path = "failover.rs"]
-    mod failover;
-    #[path = "retries.rs"]
-    mod retries;
-    #[path = "sessions.rs"]
-    mod sessions;
-
-    fn options() -> tao_client::ClientOptions {
-        tao_client::ClientOptions { pipeline: false, ..Default::default() }
-    }
+/// How clients are made here, where a test does not care.
+fn options() -> tao_client::ClientOptions {
+    tao_client::ClientOptions::default()
 }

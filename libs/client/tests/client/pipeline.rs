@@ -25,7 +25,10 @@ async fn many_sessions_share_a_stream_and_keep_their_tokens_apart() {
     let server = Scripted::default();
     let client = server.client(ClientOptions::default());
     let sessions: Vec<_> = (0..50).map(|n| client.session().with_token(&token(&[(n, 1)]))).collect();
-    join_all(sessions.iter().map(|session| session.object_get(get(1)))).await.into_iter().for_each(|got| drop(got.unwrap()));
+    join_all(sessions.iter().map(|session| session.object_get(get(1))))
+        .await
+        .into_iter()
+        .for_each(|got| drop(got.unwrap()));
     let mut came = server.read_tokens();
     let mut went: Vec<_> = sessions.iter().map(tao_client::Session::token).collect();
     came.sort();

@@ -16,12 +16,16 @@ async fn a_session_brings_back_what_every_answer_has_seen() {
         .then(Act::Answer(token(&[(1, 5)])))
         .then(Act::Fail(not_found))
         .then(Act::Answer(token(&[(3, 1)])));
-    let session = server.client(super::options()).session();
+    let session = server.client(crate::options()).session();
     session.object_get(get(1)).await.unwrap();
     session.object_get(get(1)).await.unwrap();
     assert_eq!(floors(&session.token()), floors(&token(&[(1, 10)])), "an older answer takes nothing away");
     session.clone().object_get(get(404)).await.unwrap_err();
-    assert_eq!(floors(&session.token()), floors(&token(&[(1, 10), (2, 7)])), "errors teach too, and clones are the same session");
+    assert_eq!(
+        floors(&session.token()),
+        floors(&token(&[(1, 10), (2, 7)])),
+        "errors teach too, and clones are the same session"
+    );
     session.object_get(get(1)).await.unwrap();
     let came: Vec<_> = server.read_tokens().iter().map(|token| floors(token)).collect();
     assert_eq!(came, [&[][..], &[(1, 10)], &[(1, 10)], &[(1, 10), (2, 7)]].map(|seen| floors(&token(seen))));
@@ -32,7 +36,7 @@ async fn a_session_brings_back_what_every_answer_has_seen() {
 #[tokio::test]
 async fn answers_side_by_side_each_know_a_part() {
     let server = (0..40).fold(Scripted::default(), |server, n| server.then(Act::Answer(token(&[(n, 1)]))));
-    let session = server.client(super::options()).session();
+    let session = server.client(crate::options()).session();
     let calls = (0..40).map(|n| {
         let session = session.clone();
         tokio::spawn(async move { session.object_get(get(n + 1)).await.unwrap() })
@@ -47,7 +51,7 @@ async fn answers_side_by_side_each_know_a_part() {
 #[tokio::test]
 async fn sessions_are_their_own_and_can_be_handed_on() {
     let server = Scripted::default().then(Act::Answer(token(&[(1, 10)])));
-    let session = server.client(super::options()).session();
+    let session = server.client(crate::options()).session();
     session.object_get(get(1)).await.unwrap();
     session.new_session().object_get(get(1)).await.unwrap();
     session.with_token(&token(&[(9, 9)])).object_get(get(1)).await.unwrap();
@@ -66,7 +70,7 @@ async fn a_retry_brings_what_was_seen_meanwhile() {
     let mut unavailable = to_status(&Error::unavailable("a leader"));
     unavailable.metadata_mut().insert(SESSION_TOKEN, token(&[(6, 6)]).parse().unwrap());
     let server = Scripted::default().then(Act::Fail(unavailable));
-    let session = server.client(super::options()).session();
+    let session = server.client(crate::options()).session();
     session.object_get(get(1)).await.unwrap();
     assert_eq!(server.read_tokens(), [String::new(), token(&[(6, 6)])]);
 }
@@ -74,7 +78,7 @@ async fn a_retry_brings_what_was_seen_meanwhile() {
 #[tokio::test]
 async fn writes_carry_the_token_too_and_answers_come_without_it() {
     let server = Scripted::default().then(Act::Answer(token(&[(1, 1)]))).then(Act::Answer(token(&[(1, 2)])));
-    let session = server.client(super::options()).session();
+    let session = server.client(crate::options()).session();
     let answer = session.object_update(update(1)).await.unwrap();
     assert_eq!(answer.session_token, "");
     session.allocate_ids(v1::AllocateIdsRequest::default()).await.unwrap();

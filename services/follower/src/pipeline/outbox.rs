@@ -90,8 +90,8 @@ impl Outbox {
     }
 
     /// An answer of any kind.
-    pub fn push(&mut self, sent: Sent, content: &Answer) {
-        self.begin(&sent, content.len());
+    pub fn push(&mut self, sent: &Sent, content: &Answer) {
+        self.begin(sent, content.len());
         content.chunks().iter().for_each(|chunk| self.bytes.extend_from_slice(chunk));
     }
 
@@ -182,7 +182,9 @@ mod tests {
         let [one, two, three] = got.answers.as_slice() else { panic!("{got:?}") };
         assert!(matches!(&one.result, Some(Got::ObjectGet(got)) if got.object == Some(object)));
         assert!(matches!(&two.result, Some(Got::AssocCount(got)) if got.count == 0));
-        assert!(matches!(&three.result, Some(Got::AssocRange(got)) if got.assocs.len() == 1 && got.next_cursor == "on"));
+        assert!(
+            matches!(&three.result, Some(Got::AssocRange(got)) if got.assocs.len() == 1 && got.next_cursor == "on")
+        );
         assert_eq!((one.seq, one.session, two.seq, three.seq, three.session), (7, 1, 8, 300, 3));
     }
 }
