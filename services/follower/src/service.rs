@@ -109,7 +109,9 @@ fn respond(session: Session, result: Result<Answer>, seen: impl IntoIterator<Ite
         Ok(answer) => Ok(Response::new(answers::with_token(answer, &token))),
         Err(error) => Err(error::to_status(&error)),
     };
-    if let Ok(header) = MetadataValue::try_from(&token) {
+    if let Ok(mut header) = MetadataValue::try_from(&token) {
+        // Each is another: not worth a place in the connection's table of headers, on either side.
+        header.set_sensitive(true);
         let metadata = match &mut answered {
             Ok(response) => response.metadata_mut(),
             Err(status) => status.metadata_mut(),
