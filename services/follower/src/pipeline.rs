@@ -15,6 +15,7 @@ use tao_proto::{Answer, error};
 use tao_rpc::{CallContext, DeadlineLimits, Dialect, Ended, Waiting};
 use tao_runtime::trace;
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::answers;
 use crate::execute::Executor;
@@ -88,9 +89,9 @@ impl Pipeline {
     }
 
     /// Answers a read from memory, if it can be.
-    fn hit(&mut self, seq: u64, call: &Call, given: Option<&Token>) -> Option<()> {
+    fn hit(&mut self, seq: u64, field: Field, call: &Call, given: Option<&Token>) -> Option<Code> {
         let map = self.executor.map().ok()?;
-        let (field, read, floors) = call::plain_read(call, &self.executor.door(map))?;
+        let (read, floors) = call::plain_read(call, &self.executor.door(map))?;
         let reading = Reading { token: given.filter(|_| floors), mode: tao_cache::Mode::Cached };
         let (executor, outbox) = (&self.executor, &mut self.outbox);
         executor.hit(map, &read, reading, |found, at| {
@@ -98,13 +99,15 @@ impl Pipeline {
             match found {
                 Found::Object(Some(object)) => outbox.push_field(seq, session, field, object),
                 Found::Object(None) => {
-                    let ReadCall::Object(id) = &read else { return };
+                    let ReadCall::Object(id) = &read else { return Code::Internal };
                     let item = Answer::encode(&error::to_item(&answers::no_object(*id)));
                     outbox.push(&Sent { seq, session, field: Field::ERROR }, &item);
+                    return Code::NotFound;
                 }
                 Found::Count(count) => outbox.push_int(seq, session, field, count),
                 Found::Edges(edges, next) => outbox.push_edges(seq, session, field, edges, &next),
             }
+            Code::Ok
         })
     }
 
@@ -162,7 +165,9 @@ impl Dialect for Pipeline {
             self.refuse(seq, &Error::DeadlineExceeded { not_applied: true });
             return None;
         }
-        if self.hit(seq, &call, given).is_some() {
+        let field = Field::of(&call);
+        if let Some(code) = self.hit(seq, field, &call, given) {
+            field.series().record(code, now - arrived);
             return None;
         }
         let mut context = CallContext::new(deadline);
@@ -176,11 +181,12 @@ impl Dialect for Pipeline {
         });
         match prepared {
             Ok(prepared) => {
-                let (kind, is_write) = (prepared.field().0 as usize, prepared.is_write());
+                let (kind, is_write) = (field.0 as usize, prepared.is_write());
                 let future = prepared.run(self.executor.clone(), context).boxed();
                 Some(Waiting { seq, kind, is_write, deadline, future })
             }
             Err(error) => {
+                field.series().record(error::code(&error), now - arrived);
                 self.refuse(seq, &error);
                 None
             }
@@ -192,6 +198,11 @@ impl Dialect for Pipeline {
     }
 
     fn finish(&mut self, ended: Ended<Piped>) {
+        let code = match &ended.answer {
+            Ok((_, Ok(_), _)) => Code::Ok,
+            Ok((_, Err(error), _)) | Err(error) => error::code(error),
+        };
+        Field(ended.kind as u32).series().record(code, ended.arrived.elapsed());
         match ended.answer {
             Ok(piped) => self.answer(ended.seq, piped),
             Err(error) => self.refuse(ended.seq, &error),

@@ -1,11 +1,12 @@
 //! One call of a pipeline: checked, then run as the call of its name.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use tao_model::{Result, ShardId, Token, Violations, Write};
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{BatchItem, Consistency, ReadOptions};
 use tao_rpc::CallContext;
+use tao_runtime::{CallDurations, MethodSeries};
 use tao_topology::ClusterMap;
 
 use super::Piped;
@@ -18,6 +19,27 @@ use crate::write_batch::BatchCall;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field(pub u32);
 
+/// By number, from that of an answer that is an error on: it has the name of the stream's own.
+const NAMES: [&str; 17] = [
+    "Pipeline",
+    "ObjectGet",
+    "AssocGet",
+    "AssocCount",
+    "AssocRange",
+    "AssocTimeRange",
+    "ObjectMultiGet",
+    "ObjectAdd",
+    "ObjectUpdate",
+    "ObjectUpsert",
+    "ObjectDelete",
+    "AssocAdd",
+    "AssocDelete",
+    "AssocChangeType",
+    "Batch",
+    "WriteBatch",
+    "AllocateIds",
+];
+
 impl Field {
     /// Of an answer that is an error.
     pub const ERROR: Self = Self(3);
@@ -27,8 +49,17 @@ impl Field {
     pub const ASSOC_RANGE: Self = Self(7);
     pub const ASSOC_TIME_RANGE: Self = Self(8);
 
+    /// Where durations of these calls are counted: with those of the calls that come by themselves.
+    pub fn series(self) -> MethodSeries {
+        static ALL: LazyLock<Vec<MethodSeries>> = LazyLock::new(|| {
+            let series = |name: &&str| CallDurations::of_process().method("tao.v1.GraphService", name);
+            NAMES.iter().map(series).collect()
+        });
+        ALL[(self.0 as usize).saturating_sub(Self::ERROR.0 as usize).min(NAMES.len() - 1)]
+    }
+
     /// Of a call.
-    fn of(call: &Call) -> Self {
+    pub fn of(call: &Call) -> Self {
         Self(match call {
             Call::ObjectGet(_) => return Self::OBJECT_GET,
             Call::AssocGet(_) => return Self::ASSOC_GET,
@@ -51,7 +82,7 @@ impl Field {
 }
 
 /// A valid read without options that take thought, and whether its token is a floor.
-pub fn plain_read(call: &Call, door: &Door<'_>) -> Option<(Field, ReadCall, bool)> {
+pub fn plain_read(call: &Call, door: &Door<'_>) -> Option<(ReadCall, bool)> {
     let mut violations = Violations::default();
     let v = &mut violations;
     let (options, read) = match call {
@@ -74,7 +105,7 @@ pub fn plain_read(call: &Call, door: &Door<'_>) -> Option<(Field, ReadCall, bool
         Some(_) => return None,
     };
     violations.check().ok()?;
-    Some((Field::of(call), read?, floors))
+    Some((read?, floors))
 }
 
 enum Task {
@@ -144,11 +175,6 @@ impl Prepared {
             }
         };
         Ok(task.map(|task| Self { field, session, task }))
-    }
-
-    /// The number of its answer's field.
-    pub const fn field(&self) -> Field {
-        self.field
     }
 
     /// Whether it may change something.
