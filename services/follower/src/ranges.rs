@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedList, Fresh, MIN_FETCHED};
 use tao_model::limits::{MAX_ANSWER, MAX_LIMIT};
-use tao_model::{Cursor, EdgeKey, EdgeTime, Key, ObjectId, Result};
+use tao_model::{Cursor, EdgeKey, EdgeTime, ObjectId, Result};
 use tao_proto::answer::field_len;
 use tao_proto::edges::{self, IndexEntry};
 use tao_proto::internal;
@@ -36,11 +36,12 @@ pub struct Span {
 impl Span {
     /// Its edges, as answers have them, and where to go on; `None` when they don't fit into an answer.
     pub fn of<'a>(&self, list: &'a CachedList, named: ListRef) -> Option<(&'a [u8], String)> {
-        let index = &list.index()[self.first..self.last];
-        let (Some(first), Some(last)) = (index.first(), index.last()) else { return Some((&[], String::new())) };
-        let bytes = &list.encoded()[first.start as usize..last.end as usize];
+        if self.first == self.last {
+            return Some((&[], String::new()));
+        }
+        let bytes = &list.encoded()[list.end(self.first)..list.end(self.last)];
         let next = if self.more {
-            Cursor { id1: named.id1, atype: named.atype, after: last.key }.encode()
+            Cursor { id1: named.id1, atype: named.atype, after: list.key(self.last - 1) }.encode()
         } else {
             String::new()
         };
@@ -76,26 +77,26 @@ impl Page {
 
 /// The part of a cached list that a range covers, if the list reaches so far.
 pub fn covered(list: &CachedList, range: &RangeCall) -> Option<Span> {
-    let index = list.index();
+    let here = list.len();
     let known_to_end = list.is_complete();
     let mut first = match range.from {
         From::Offset(offset) => usize::try_from(offset).ok()?,
-        From::After(key) => index.partition_point(|e| e.key <= key),
+        From::After(key) => list.partition_point(|there| there <= key),
     };
     let (low, high) = range.times.unwrap_or((0, EdgeTime::MAX));
     if high != EdgeTime::MAX {
-        first = first.max(index.partition_point(|e| e.key.time > high));
+        first = first.max(list.partition_point(|there| there.time > high));
     }
-    if first >= index.len() {
+    if first >= here {
         return known_to_end.then_some(Span { first: 0, last: 0, more: false });
     }
-    let in_time = index.partition_point(|e| e.key.time >= low).max(first);
+    let in_time = if low == 0 { here } else { list.partition_point(|there| there.time >= low).max(first) };
     let last = in_time.min(first + range.limit);
     // All wanted edges are here when there are enough, when an edge here is older than wanted, or when the list ends here.
-    if last - first == range.limit || in_time < index.len() || known_to_end {
+    if last - first == range.limit || in_time < here || known_to_end {
         // More follow in the prefix, or beyond it: an incomplete prefix that ends within the time bounds has a successor, whose
         // time is not known.
-        let more = last < in_time || (in_time == index.len() && !known_to_end);
+        let more = last < in_time || (in_time == here && !known_to_end);
         return Some(Span { first, last, more });
     }
     None
@@ -113,10 +114,10 @@ pub fn head(range: &RangeCall) -> usize {
 fn wanted(list: &CachedList, range: &RangeCall) -> Option<usize> {
     let first = match range.from {
         From::Offset(offset) => usize::try_from(offset).ok()?,
-        From::After(key) => list.index().partition_point(|e| e.key <= key),
+        From::After(key) => list.partition_point(|there| there <= key),
     };
     // A place that the prefix doesn't reach can be anywhere beyond it.
-    let reached = matches!(range.from, From::Offset(_)) || first < list.index().len();
+    let reached = matches!(range.from, From::Offset(_)) || first < list.len();
     let wanted = first.checked_add(range.limit)?;
     (reached && wanted <= MAX_LIMIT).then_some(wanted)
 }
@@ -131,7 +132,6 @@ impl Executor {
         context: &CallContext,
     ) -> Result<Fresh<std::sync::Arc<CachedList>>> {
         let shard = Self::shard(session, list.id1);
-        self.note(shard, Key::List(list.id1, list.atype));
         self.reader(shard).list(list.id1, list.atype, newest, self.read(session, shard, context)?).await
     }
 
@@ -171,7 +171,7 @@ impl Executor {
             if let Some(span) = covered(&found.value, range) {
                 return Ok((Page::of_list(&found.value, &span), found.as_of));
             }
-            if let Some(wanted) = wanted(&found.value, range).filter(|w| *w > found.value.index().len()) {
+            if let Some(wanted) = wanted(&found.value, range).filter(|w| *w > found.value.len()) {
                 let found = self.list(range.list, wanted, session, context).await?;
                 if let Some(span) = covered(&found.value, range) {
                     return Ok((Page::of_list(&found.value, &span), found.as_of));
@@ -288,16 +288,18 @@ pub fn known_edges(list: &CachedList, id2s: &[ObjectId], (low, high): (EdgeTime,
     let mut wanted = id2s.to_vec();
     wanted.sort_unstable();
     wanted.dedup();
-    let known = list.index().iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok());
-    if !list.is_complete() && known.clone().count() < wanted.len() {
-        return None;
+    let (mut known, mut out) = (0, Vec::new());
+    for (n, key) in list.keys().enumerate() {
+        if wanted.binary_search(&key.id2).is_err() {
+            continue;
+        }
+        known += 1;
+        // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
+        if (low..=high).contains(&key.time) {
+            out.extend_from_slice(&list.encoded()[list.end(n)..list.end(n + 1)]);
+        }
     }
-    // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
-    let mut out = Vec::new();
-    for entry in known.filter(|e| (low..=high).contains(&e.key.time)) {
-        out.extend_from_slice(&list.encoded()[entry.start as usize..entry.end as usize]);
-    }
-    Some(out)
+    (list.is_complete() || known == wanted.len()).then_some(out)
 }
 
 /// The answer to an AssocGet that was read through. When it was cut, what comes after its last edge may be any of the ids that are
