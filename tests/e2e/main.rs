@@ -8,5 +8,6 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod nodelay;
 mod several;
 mod watch;

@@ -4,4 +4,5 @@ mod failover;
 mod retries;
 mod scripted;
 mod sessions;
+mod sockets;
 mod watch;
