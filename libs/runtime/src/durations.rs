@@ -45,7 +45,7 @@ pub struct MethodSeries(&'static Method);
 #[derive(Debug)]
 struct Method {
     service: String,
-    method: String,
+    name: String,
     by_code: [OnceLock<Box<[CachePadded<Stripe>; STRIPES]>>; CODES],
 }
 
@@ -76,7 +76,7 @@ impl CallDurations {
     pub(crate) fn find(&self, service: &str, method: &str) -> Option<MethodSeries> {
         for place in probe(service, method) {
             match self.places[place].get() {
-                Some(known) if known.method == method && known.service == service => return Some(MethodSeries(known)),
+                Some(known) if known.name == method && known.service == service => return Some(MethodSeries(known)),
                 Some(_) => {}
                 None => return None,
             }
@@ -117,7 +117,7 @@ impl CallDurations {
                 let labels = format!(
                     "service=\"{}\",method=\"{}\",code=\"{:?}\"",
                     method.service,
-                    method.method,
+                    method.name,
                     Code::from_i32(code as i32)
                 );
                 let sum = |of: &dyn Fn(&Stripe) -> &AtomicU64| stripes.iter().map(|s| of(s).load(Relaxed)).sum::<u64>();
@@ -148,7 +148,7 @@ impl Method {
     /// A process has few of them, and each call needs its own without counting references.
     fn leaked(service: &str, method: &str) -> &'static Self {
         let by_code = [const { OnceLock::new() }; CODES];
-        Box::leak(Box::new(Self { service: service.to_owned(), method: method.to_owned(), by_code }))
+        Box::leak(Box::new(Self { service: service.to_owned(), name: method.to_owned(), by_code }))
     }
 }
 
@@ -220,10 +220,10 @@ mod tests {
     fn too_many_methods_are_counted_together() {
         let durations = CallDurations::new();
         for n in 0..MAX_METHODS {
-            assert_eq!(durations.method("a.B", &n.to_string()).0.method, n.to_string());
+            assert_eq!(durations.method("a.B", &n.to_string()).0.name, n.to_string());
         }
         assert_eq!(durations.method("a.B", "more").0.service, "other");
         assert!(durations.find("a.B", "more").is_none());
-        assert_eq!(durations.find("a.B", "511").map(|known| known.0.method.as_str()), Some("511"));
+        assert_eq!(durations.find("a.B", "511").map(|known| known.0.name.as_str()), Some("511"));
     }
 }

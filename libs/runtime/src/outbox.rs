@@ -51,6 +51,10 @@ impl<I: AsyncWrite + Unpin> Held<I> {
         }
         self.gathered.clear();
         self.sent = 0;
+        // After one large message: a connection is not to keep that much for good.
+        if self.gathered.capacity() > 2 * LIMIT {
+            self.gathered = Vec::new();
+        }
         Poll::Ready(Ok(()))
     }
 

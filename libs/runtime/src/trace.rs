@@ -124,7 +124,10 @@ fn is_sampled(traceparent: &str) -> Option<bool> {
 }
 
 fn decide() -> bool {
-    let below = SAMPLED_BELOW.load(Ordering::Relaxed);
+    is_drawn(SAMPLED_BELOW.load(Ordering::Relaxed))
+}
+
+fn is_drawn(below: u64) -> bool {
     below == u64::MAX || RandomState::new().hash_one(()) < below
 }
 
@@ -156,5 +159,27 @@ pub fn set_parent(span: &Span, traceparent: &str) {
         && let Err(error) = span.set_parent(context)
     {
         tracing::debug!(%error, "trace context not taken over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_s_flag_is_read_and_what_is_none_is_ignored() {
+        let with = |flags: &str| format!("{}{flags}", UNSAMPLED.trim_end_matches("00"));
+        assert_eq!(["00", "01", "02", "03"].map(|f| is_sampled(&with(f))), [false, true, false, true].map(Some));
+        for wrong in ["", "nonsense", "00-1-1-01", &with("zz"), &with("1")] {
+            assert_eq!(is_sampled(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_kept() {
+        let drawn = |below| (0..10_000).filter(|_| is_drawn(below)).count();
+        assert_eq!((drawn(0), drawn(u64::MAX)), (0, 10_000));
+        let quarter = drawn(u64::MAX / 4);
+        assert!((2_000..3_000).contains(&quarter), "{quarter}");
     }
 }

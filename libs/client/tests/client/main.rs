@@ -5,6 +5,7 @@ mod pipeline;
 mod retries;
 mod scripted;
 mod sessions;
+mod sockets;
 mod watch;
 
 /// How clients are made here, where a test does not care.

@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 pub struct Load {
     calls: Arc<AtomicU64>,
     callers: Vec<tokio::task::JoinHandle<()>>,
-    _threads: Workers,
+    threads: Workers,
 }
 
 impl Load {
@@ -29,13 +29,14 @@ impl Load {
             caller.abort();
             let _ = caller.await;
         }
+        drop(self.threads);
     }
 }
 
 pub async fn start(server: SocketAddr, connections: usize, callers: usize, bytes: usize) -> Load {
     let threads = Workers::new("load", NonZeroUsize::new(2)).unwrap();
-    let mut load = Load { calls: Arc::default(), callers: Vec::new(), _threads: threads };
-    let handles = load._threads.handles();
+    let mut load = Load { calls: Arc::default(), callers: Vec::new(), threads };
+    let handles = load.threads.handles();
     for n in 0..connections {
         let handle = &handles[n % handles.len()];
         let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap().tcp_nodelay(true);
