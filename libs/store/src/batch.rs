@@ -109,6 +109,23 @@ impl Lasting {
             self.types.clear();
         }
     }
+
+    /// What rows say that were looked up.
+    pub fn learn(&mut self, found: &Rows) {
+        self.shards.learn(&found.shards);
+        self.types.extend(found.objects.iter().map(|(id, row)| (*id, row.otype)));
+        self.types.extend(&found.types);
+    }
+
+    /// What a batch does to objects, which the next one may rely on before it is committed.
+    pub fn remember_types(&mut self, back: &WriteBack) {
+        for (id, row) in &back.objects {
+            match row {
+                Some(row) => self.types.insert(*id, row.otype),
+                None => self.types.remove(id),
+            };
+        }
+    }
 }
 
 /// A batch under computation.
@@ -127,10 +144,10 @@ pub(crate) struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub fn new(lasting: &'a mut Lasting, rows: Rows, head: Position, now_ms: u64) -> Self {
-        lasting.types.extend(rows.objects.iter().map(|(id, row)| (*id, row.otype)));
-        lasting.types.extend(&rows.types);
-        Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms, undo: None }
+    /// Over no rows yet.
+    pub fn new(lasting: &'a mut Lasting, head: Position, now_ms: u64) -> Self {
+        let (rows, back) = (Rows::default(), WriteBack::default());
+        Self { lasting, rows, back, changes: Vec::new(), head, now_ms, undo: None }
     }
 
     pub fn next_position(&self) -> Position {
@@ -405,7 +422,9 @@ impl<'a> Overlay<'a> {
     fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
         let encoded = encode_object(&self.lasting.schema, id, &row)?;
         self.remember_object(id);
-        self.rows.objects.insert(id, row.clone());
+        if self.rows.objects.insert(id, row.clone()).is_none() && !self.back.objects.contains_key(&id) {
+            self.back.new.objects.insert(id);
+        }
         self.back.objects.insert(id, Some(row));
         self.push(self.next_position(), ChangeKind::Object(id, Some(encoded.clone())));
         Ok(encoded)

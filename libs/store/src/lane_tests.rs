@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, timeout};
 
 use crate::backend::{
-    Backend, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
+    Backend, Base, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow, Transaction, Wanted,
+    WriteBack,
 };
 use crate::epoch::NewEpoch;
 use crate::housekeeping::Housekeeping;
@@ -67,6 +68,14 @@ struct Shared(Arc<Faults>);
 
 #[async_trait]
 impl Backend for Shared {
+    async fn session(&self) -> Result<Box<dyn Session>, Fault> {
+        self.0.begins.acquire().await.expect("never closed").forget();
+        if let Some(fault) = self.0.begin.lock().take() {
+            return Err(fault);
+        }
+        Ok(Box::new(FaultySession { faults: self.0.clone(), inner: self.0.memory.session().await? }))
+    }
+
     async fn begin(&self) -> Result<Begun, Fault> {
         self.0.begins.acquire().await.expect("never closed").forget();
         if let Some(fault) = self.0.begin.lock().take() {
@@ -137,6 +146,34 @@ impl Backend for Shared {
     async fn close(&self) {}
 }
 
+/// Refuses a batch that has an object with a field `poison`.
+fn refuse_poison(write: &WriteBack) -> Result<(), Fault> {
+    let is_poison = |row: &ObjectRow| tao_proto::data::decode(&row.data).is_some_and(|d| d.contains_key("poison"));
+    if write.objects.values().flatten().any(is_poison) { Err(Fault::Refused) } else { Ok(()) }
+}
+
+struct FaultySession {
+    faults: Arc<Faults>,
+    inner: Box<dyn Session>,
+}
+
+#[async_trait]
+impl Session for FaultySession {
+    async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault> {
+        self.inner.look(wanted).await
+    }
+
+    async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault> {
+        refuse_poison(&write)?;
+        let fault = self.faults.commit.lock().take();
+        if fault.is_none() || self.faults.happens.load(Ordering::Relaxed) {
+            let is_there = self.inner.swap(from, write).await?;
+            return fault.map_or(Ok(is_there), Err);
+        }
+        fault.map_or(Ok(true), Err)
+    }
+}
+
 struct Faulty {
     faults: Arc<Faults>,
     inner: Box<dyn Transaction>,
@@ -152,13 +189,9 @@ impl Transaction for Faulty {
         self.inner.load(wanted).await
     }
 
-    /// Refuses a batch that has an object with a field `poison`.
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
-        let is_poison = |row: &ObjectRow| tao_proto::data::decode(&row.data).is_some_and(|d| d.contains_key("poison"));
-        if write.objects.values().flatten().any(is_poison) {
-            return Err(Fault::Refused);
-        }
-        self.inner.write(write).await
+    async fn write(&mut self, from: Base, write: &WriteBack) -> Result<(), Fault> {
+        refuse_poison(write)?;
+        self.inner.write(from, write).await
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Fault> {
