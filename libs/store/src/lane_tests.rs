@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::open::{OpenOptions, start};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
+mod beside;
+
 const START: Position = Position::new(1_900_000_000, 0);
 
 /// What a database in memory is to do wrong.
@@ -38,6 +40,12 @@ struct Faults {
     happens: AtomicBool,
     /// Whether the log can't be read.
     down: AtomicBool,
+    /// Swaps that may get to the database, and answers of swaps that may get back.
+    swaps: Semaphore,
+    answers: Semaphore,
+    /// Looks that are done, and swaps that were begun.
+    looked: AtomicUsize,
+    swapping: AtomicUsize,
 }
 
 impl Faults {
@@ -54,6 +62,10 @@ impl Faults {
             commit: Mutex::default(),
             happens: AtomicBool::new(false),
             down: AtomicBool::new(false),
+            swaps: Semaphore::new(Semaphore::MAX_PERMITS),
+            answers: Semaphore::new(Semaphore::MAX_PERMITS),
+            looked: AtomicUsize::new(0),
+            swapping: AtomicUsize::new(0),
         })
     }
 
@@ -160,17 +172,22 @@ struct FaultySession {
 #[async_trait]
 impl Session for FaultySession {
     async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault> {
-        self.inner.look(wanted).await
+        let found = self.inner.look(wanted).await;
+        self.faults.looked.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault> {
         refuse_poison(&write)?;
+        self.faults.swapping.fetch_add(1, Ordering::Relaxed);
+        self.faults.swaps.acquire().await.expect("never closed").forget();
         let fault = self.faults.commit.lock().take();
+        let mut is_there = true;
         if fault.is_none() || self.faults.happens.load(Ordering::Relaxed) {
-            let is_there = self.inner.swap(from, write).await?;
-            return fault.map_or(Ok(is_there), Err);
+            is_there = self.inner.swap(from, write).await?;
         }
-        fault.map_or(Ok(true), Err)
+        self.faults.answers.acquire().await.expect("never closed").forget();
+        fault.map_or(Ok(is_there), Err)
     }
 }
 
