@@ -7,14 +7,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use sqlx::postgres::PgPoolOptions;
 use tao_harness::Postgres;
 use tao_model::{AssocRef, Data, IdLayout, ObjectId, Schema, ShardId, TypeId, Write};
-use tao_store::{OpenOptions, Store, WriteContext, open};
+use tao_store::{OpenOptions, WriteContext, open};
 
 const IN_FLIGHT: usize = 256;
 const OBJECTS: usize = 20_000;
+const SCHEMA: &str = r#"
+version = 1
+[[object]]
+name = "user"
+number = 1
+
+[[association]]
+name = "follows"
+number = 1
+inverse = "followed_by"
+
+[[association]]
+name = "followed_by"
+number = 2
+inverse = "follows"
+
+[[association]]
+name = "visited"
+number = 3
+"#;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
@@ -23,11 +43,11 @@ async fn main() -> Result<()> {
     let postgres = Postgres::start_with(&[("shared_buffers", "512MB"), ("max_wal_size", "8GB")])?;
     for name in ["visited", "follows"] {
         let url = postgres.create_database(name)?;
-        let schema = Schema::social();
-        let atype = schema.assoc_named(name).context(name)?;
+        let schema = Schema::parse(SCHEMA).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let atype = schema.assoc_named(name).map_err(anyhow::Error::msg)?;
         let inverse = schema.inverse(AssocRef { id1: one(), atype: atype.number, id2: one() }).map(|edge| edge.atype);
         println!("{name}, {} rows an edge:", if inverse.is_some() { 2 } else { 1 });
-        let (atype, pid) = (atype.number, postgres.pid().context("no pid")?);
+        let (atype, pid) = (atype.number, postgres.pid()?);
         let store = open(OpenOptions::new(&url, Arc::new(schema), IdLayout::STANDARD)).await?;
         let mut ids = Vec::new();
         while ids.len() < OBJECTS {
@@ -35,8 +55,9 @@ async fn main() -> Result<()> {
         }
         let ids = Arc::new(ids);
         for (what, writers) in [("store, one writer", 1), ("store, 256 writers", IN_FLIGHT)] {
-            let one = |_: usize| {
-                let (store, ids) = (store.clone(), ids.clone());
+            let shared = (store.clone(), ids.clone());
+            let one = move |_: usize| {
+                let (store, ids) = shared.clone();
                 async move {
                     let edge = AssocRef { id1: pick(&ids), atype, id2: pick(&ids) };
                     let write = Write::AssocAdd { edge, time: Some(rand::random_range(1..1 << 30)), data: Data::new() };
@@ -91,8 +112,9 @@ async fn direct(
     for connections in [1, 8, 16, 32, 64] {
         let pool = PgPoolOptions::new().max_connections(connections).min_connections(connections).test_before_acquire(false);
         let pool = pool.connect(url).await?;
-        let one = |_: usize| {
-            let (pool, ids, lsn) = (pool.clone(), ids.clone(), lsn.clone());
+        let shared = (pool.clone(), ids.clone(), lsn.clone());
+        let one = move |_: usize| {
+            let (pool, ids, lsn) = shared.clone();
             async move {
                 let query = sqlx::query(sql).bind(pick(&ids).get()).bind(atype.0 as i32).bind(pick(&ids).get());
                 let query = query.bind(rand::random_range(1..1i64 << 30)).bind([1u8, 2, 3].as_slice()).bind(2_000_000_000i64);
