@@ -110,14 +110,16 @@ async fn direct(
     }
     let sql: &'static str = sql.leak();
     for connections in [1, 8, 16, 32, 64] {
-        let pool = PgPoolOptions::new().max_connections(connections).min_connections(connections).test_before_acquire(false);
+        let pool =
+            PgPoolOptions::new().max_connections(connections).min_connections(connections).test_before_acquire(false);
         let pool = pool.connect(url).await?;
         let shared = (pool.clone(), ids.clone(), lsn.clone());
         let one = move |_: usize| {
             let (pool, ids, lsn) = shared.clone();
             async move {
                 let query = sqlx::query(sql).bind(pick(&ids).get()).bind(atype.0 as i32).bind(pick(&ids).get());
-                let query = query.bind(rand::random_range(1..1i64 << 30)).bind([1u8, 2, 3].as_slice()).bind(2_000_000_000i64);
+                let query =
+                    query.bind(rand::random_range(1..1i64 << 30)).bind([1u8, 2, 3].as_slice()).bind(2_000_000_000i64);
                 let query = query.bind(lsn.fetch_add(1, Ordering::Relaxed) + 1).bind(1i64);
                 query.bind(inverse.map_or(0, |t| t.0 as i32)).execute(&pool).await?;
                 Ok(())
@@ -176,15 +178,14 @@ fn cpu_ms(pid: u32) -> f64 {
 /// The same of PostgreSQL's processes, those that have ended included.
 fn children_ms(parent: u32) -> f64 {
     let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let field = |stat: &str, n: usize| -> Option<f64> {
-        stat.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok()
-    };
+    let field =
+        |stat: &str, n: usize| -> Option<f64> { stat.rsplit(')').next()?.split_whitespace().nth(n)?.parse().ok() };
     let own = stat(&parent.to_string());
     let ended = (field(&own, 13).unwrap_or(0.0) + field(&own, 14).unwrap_or(0.0)) * 10.0;
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let living = all.filter_map(|entry| {
         let pid = entry.file_name().into_string().ok()?.parse::<u32>().ok()?;
-        (field(&stat(&pid.to_string()), 1)? == f64::from(parent)).then(|| cpu_ms(pid))
+        ((field(&stat(&pid.to_string()), 1)? - f64::from(parent)).abs() < 0.5).then(|| cpu_ms(pid))
     });
     ended + living.sum::<f64>()
 }

@@ -210,6 +210,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn session(&self) -> Result<Box<dyn Session>, Fault>;
     /// Begins a transaction that holds the log's end: those of all processes come one after another.
     async fn begin(&self) -> Result<Begun, Fault>;
+    /// This was committed.
+    fn wrote(&self, _write: &WriteBack) {}
+    /// Called every second: has the database know how large its tables are, where it does not find out by itself soon enough.
+    async fn keep_statistics(&self) -> Result<(), Fault> {
+        Ok(())
+    }
     /// Deletes outcomes that have expired, in a bounded step; says whether there may be more.
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault>;
     /// The same for the log.

@@ -13,7 +13,7 @@ use tao_model::{
 };
 use tao_proto::{convert, data, internal};
 
-use crate::backend::{AssocRow, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
+use crate::backend::{AssocRow, CountRow, ListKey, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
 use crate::edges::encode;
 use crate::intents::Left;
 use crate::shards::Shards;
@@ -28,10 +28,14 @@ pub(crate) struct Lasting {
     pub shards: Shards,
     /// Types of objects, which never change; bounded.
     pub types: HashMap<ObjectId, TypeId>,
+    /// Counts of lists as the last batch that was computed leaves them; bounded. Of the lists that are written to often, most are here.
+    pub counts: HashMap<ListKey, CountRow>,
 }
 
 /// Types that are remembered at the most.
 const MAX_TYPES: usize = 1 << 20;
+/// Counts that are remembered at the most.
+const MAX_COUNTS: usize = 1 << 18;
 
 /// What a write needs to be loaded before it can be computed.
 pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wanted: &mut Wanted) {
@@ -103,10 +107,19 @@ fn want_ends(edge: AssocRef, atype: TypeId, lasting: &Lasting, wanted: &mut Want
 }
 
 impl Lasting {
-    /// Keeps the memory of types bounded; between batches, since a batch relies on what it did not load.
-    pub fn forget_some_types(&mut self) {
+    /// Nothing is as it was, or may not be: others have written, or what was computed last is not written.
+    pub fn forget(&mut self) {
+        self.types.clear();
+        self.counts.clear();
+    }
+
+    /// Keeps the memory bounded; before it is said what jobs want, since they rely on what is not looked up for them.
+    pub fn forget_some(&mut self) {
         if self.types.len() >= MAX_TYPES {
             self.types.clear();
+        }
+        if self.counts.len() >= MAX_COUNTS {
+            self.counts.clear();
         }
     }
 
@@ -115,10 +128,12 @@ impl Lasting {
         self.shards.learn(&found.shards);
         self.types.extend(found.objects.iter().map(|(id, row)| (*id, row.otype)));
         self.types.extend(&found.types);
+        self.counts.extend(&found.counts);
     }
 
-    /// What a batch does to objects, which the next one may rely on before it is committed.
-    pub fn remember_types(&mut self, back: &WriteBack) {
+    /// What a batch does, which the next one may rely on before it is committed.
+    pub fn remember(&mut self, back: &WriteBack) {
+        self.counts.extend(&back.counts);
         for (id, row) in &back.objects {
             match row {
                 Some(row) => self.types.insert(*id, row.otype),

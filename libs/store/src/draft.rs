@@ -13,7 +13,7 @@ use crate::jobs::{Done, Job, Queued};
 use crate::shards::Demand;
 
 /// Writes in one commit.
-pub(crate) const MAX_BATCH: usize = 512;
+pub(crate) const MAX_BATCH: usize = 1_024;
 /// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
 pub(crate) const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
 
@@ -79,7 +79,7 @@ impl Draft {
 
     /// What jobs need that are to join.
     pub fn part(&self, jobs: Vec<Queued>, lasting: &mut Lasting, now_ms: u64) -> Part {
-        lasting.forget_some_types();
+        lasting.forget_some();
         let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
         for (job, _) in &jobs {
             match job {
@@ -107,6 +107,10 @@ impl Draft {
         if let Some(before) = &self.before {
             wanted.take_written(&before.back, &mut known);
         }
+        wanted.counts.retain(|list| match lasting.counts.get(list) {
+            None => true,
+            Some(row) => known.counts.insert(*list, *row).is_some(),
+        });
         Part { jobs, wanted, known, short, now_ms }
     }
 
@@ -139,7 +143,8 @@ impl Draft {
                 }
                 Job::Allocate(shard, count, _) => Done::Allocated(overlay.allocate(*shard, *count).await),
                 Job::Delivered(delivered, _) => {
-                    let up_to = overlay.back.delivered.as_ref().map_or(delivered.up_to, |d| d.up_to.max(delivered.up_to));
+                    let up_to =
+                        overlay.back.delivered.as_ref().map_or(delivered.up_to, |d| d.up_to.max(delivered.up_to));
                     overlay.back.delivered = Some(Delivered { up_to, ..delivered.clone() });
                     Done::Deleted
                 }
@@ -147,7 +152,7 @@ impl Draft {
         }
         let Overlay { rows, back, changes, .. } = overlay;
         (self.rows, self.back, self.changes) = (rows, back, changes);
-        lasting.remember_types(&self.back);
+        lasting.remember(&self.back);
         self.now_ms = now_ms;
         self.bytes += jobs.iter().map(|(_, size)| size).sum::<usize>();
         self.jobs.extend(jobs);

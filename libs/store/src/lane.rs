@@ -210,7 +210,7 @@ impl Lane {
     /// A batch that is not written, or may not be.
     fn give_up(&mut self, draft: Draft) -> Vec<Queued> {
         self.lasting.shards.abandon(draft.back.leases.keys().copied());
-        self.lasting.types.clear();
+        self.lasting.forget();
         draft.jobs
     }
 
@@ -238,6 +238,7 @@ impl Lane {
             self.left = log.last;
             self.feed.committed(log, base.head, &draft.changes);
         }
+        self.backend.wrote(back);
         // Whoever waits for these finds the commit in the ring.
         if let Some(last) = back.intents.last() {
             self.intents_made.send_replace(last.position);
@@ -251,7 +252,7 @@ impl Lane {
     /// A batch is not written. When the database has refused it, its writes are tried one by one, so that only the one that can't be
     /// applied is lost.
     async fn failed(&mut self, jobs: Vec<Queued>, fault: Fault) {
-        self.lasting.types.clear();
+        self.lasting.forget();
         if fault == Fault::Refused && jobs.len() > 1 {
             tracing::error!(writes = jobs.len(), "the database refused a batch; its writes are tried one by one");
             for job in jobs {
@@ -327,7 +328,7 @@ impl Lane {
         if base.head != self.left {
             // Others have written, and may have deleted objects and made them anew with another type.
             self.wary = WARY;
-            self.lasting.types.clear();
+            self.lasting.forget();
             self.feed.ask();
             if base.head.epoch != self.left.epoch {
                 self.lasting.shards.forget_leases();
@@ -356,4 +357,3 @@ pub(crate) fn error(fault: Fault) -> Error {
         }
     }
 }
-

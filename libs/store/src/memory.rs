@@ -14,8 +14,8 @@ use tao_proto::convert;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
-    AssocRow, Backend, Base, Begun, CountRow, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRow, LogRows, ObjectRow, OutcomeRow,
-    Rows, Session, ShardRow, Transaction, Wanted, WriteBack,
+    AssocRow, Backend, Base, Begun, CountRow, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRow, LogRows, ObjectRow,
+    OutcomeRow, Rows, Session, ShardRow, Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents::{Delivered, IntentRow};
@@ -433,11 +433,7 @@ impl State {
             types: wanted.types.iter().filter_map(|k| Some((*k, self.objects.get(k)?.otype))).collect(),
             assocs: wanted.assocs.iter().filter_map(|k| Some((*k, self.assocs.get(k)?.clone()))).collect(),
             counts: wanted.counts.iter().filter_map(|k| Some((*k, *self.counts.get(k)?))).collect(),
-            outcomes: wanted
-                .outcomes
-                .iter()
-                .filter_map(|k| Some((k.clone(), self.outcomes.get(k)?.clone())))
-                .collect(),
+            outcomes: wanted.outcomes.iter().filter_map(|k| Some((k.clone(), self.outcomes.get(k)?.clone()))).collect(),
             shards: wanted.shards.iter().map(|k| (*k, self.leases.get(k).copied().unwrap_or(0))).collect(),
             intents: self.intents.0,
             done: wanted.done.iter().filter_map(|k| Some((*k, *self.done.get(k)?))).collect(),

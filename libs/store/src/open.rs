@@ -185,7 +185,7 @@ pub(crate) async fn start(
     let head = begun.base.head;
     seen.commit(Mark { last: head, row: None });
     let feed = Feed::new(Ring::new(options.ring_bytes), seen, info, head);
-    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new() };
+    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new(), counts: HashMap::new() };
     tracing::info!(cluster = %info.cluster, log = info.log.0, shards = %options.shards, %head, "store opened");
     Ok(Arc::new(Working::start(backend, feed, &options, lasting, head)))
 }

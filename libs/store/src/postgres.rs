@@ -4,6 +4,7 @@ mod connect;
 mod epoch;
 mod look;
 mod session;
+mod statistics;
 mod swap;
 mod text;
 
@@ -17,8 +18,8 @@ use tao_model::{EdgeTime, ObjectId, Position, ShardId};
 use tokio::time::timeout;
 
 use crate::backend::{
-    Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow, Transaction,
-    Wanted, WriteBack,
+    Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow,
+    Transaction, Wanted, WriteBack,
 };
 use crate::epoch::NewEpoch;
 use crate::intents_sql;
@@ -28,6 +29,7 @@ use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 pub(crate) use connect::Connector;
 use connect::{Connections, Lease, within};
 use session::PostgresSession;
+use statistics::Statistics;
 
 pub(crate) struct PostgresBackend {
     connector: Arc<Connector>,
@@ -36,13 +38,20 @@ pub(crate) struct PostgresBackend {
     readers: Connections,
     /// For what must not wait behind either: following the log, looking back at it, and keeping house.
     aside: Connections,
+    statistics: Statistics,
 }
 
 impl PostgresBackend {
     pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
         let some = |at_most| Connections::new(connector.clone(), at_most);
         let (readers, aside) = (some(max_connections.saturating_sub(5)), some(3));
-        Self { writers: Connections::of_writers(connector.clone(), 2), connector, readers, aside }
+        Self {
+            writers: Connections::of_writers(connector.clone(), 2),
+            connector,
+            readers,
+            aside,
+            statistics: Statistics::new(),
+        }
     }
 }
 
@@ -75,6 +84,14 @@ impl Backend for PostgresBackend {
             }
             begun => begun,
         }
+    }
+
+    fn wrote(&self, write: &WriteBack) {
+        self.statistics.wrote(write);
+    }
+
+    async fn keep_statistics(&self) -> Result<(), Fault> {
+        self.statistics.keep(&self.aside).await
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {

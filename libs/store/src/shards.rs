@@ -273,8 +273,7 @@ mod tests {
             assert!(to > *until);
             *until = to;
         }
-        let ids = shards.allocate(None, count, now_ms).await.unwrap();
-        ids
+        shards.allocate(None, count, now_ms).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use sqlx::{Sqlite, SqlitePool, query};
 use tao_model::{AssocRef, Clock, EdgeTime, ObjectId, Position, ShardId};
 
 use crate::backend::{
-    AssocRow, Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow, Transaction,
-    Wanted, WriteBack,
+    AssocRow, Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow,
+    Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents_sql;

@@ -77,12 +77,16 @@ async fn of_two_lanes_that_looked_at_the_same_log_the_second_looks_again() {
 }
 
 /// Two writes to one object and one list, the second looked up while the first is on its way; then the first ends as `fault` says.
-async fn beside(held: fn(&Faults) -> &Semaphore, fault: Option<(Fault, bool)>) -> (Arc<Faults>, ObjectId, WriteOutcome) {
+async fn beside(
+    held: fn(&Faults) -> &Semaphore,
+    fault: Option<(Fault, bool)>,
+) -> (Arc<Faults>, ObjectId, WriteOutcome) {
     let faults = Faults::new();
     let store = faults.store().await;
     let id = add_object(&store).await;
     let friends = [add_object(&store).await, add_object(&store).await];
-    let link = |id2| Write::AssocAdd { edge: AssocRef { id1: id, atype: TypeId(5), id2 }, time: Some(1), data: Data::new() };
+    let link =
+        |id2| Write::AssocAdd { edge: AssocRef { id1: id, atype: TypeId(5), id2 }, time: Some(1), data: Data::new() };
     *faults.commit.lock() = fault.map(|(fault, _)| fault);
     faults.happens.store(fault.is_some_and(|(_, happens)| happens), Ordering::Relaxed);
     Faults::hold(held(&faults));

@@ -63,9 +63,9 @@ impl Session for PostgresSession {
             }
             // The server is there and says that the statement failed, and so all of it is undone.
             Ok(Err(sqlx::Error::Database(error)))
-                if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some_and(|e| {
-                    e.severity() == PgSeverity::Error
-                }) =>
+                if error
+                    .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                    .is_some_and(|e| e.severity() == PgSeverity::Error) =>
             {
                 lease.give_back();
                 Err(fault(&sqlx::Error::Database(error)))

@@ -116,8 +116,7 @@ struct Others<'a> {
 impl<'a> Others<'a> {
     fn of(write: &'a WriteBack, puts: &Edges<'_>) -> Option<Self> {
         let edges: Vec<_> = write.assocs.iter().filter(|(_, row)| row.is_none()).map(|(at, _)| at).collect();
-        let objects: Vec<_> =
-            write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id.get()).collect();
+        let objects: Vec<_> = write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id.get()).collect();
         let is_any = !puts.there.is_empty()
             || !edges.is_empty()
             || !objects.is_empty()

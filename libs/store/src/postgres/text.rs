@@ -3,12 +3,7 @@
 use std::sync::OnceLock;
 
 /// The statement of these parts, made once: `?` becomes `$1`, `$2`, and so on.
-pub(super) fn text(
-    texts: &'static [OnceLock<String>],
-    begin: &str,
-    parts: &[(bool, &str)],
-    end: &str,
-) -> &'static str {
+pub(super) fn text(texts: &'static [OnceLock<String>], begin: &str, parts: &[(bool, &str)], end: &str) -> &'static str {
     let choice = parts.iter().rev().fold(0, |choice, (is_in, _)| choice * 2 + usize::from(*is_in));
     texts[choice].get_or_init(|| {
         let chosen = parts.iter().filter(|(is_in, _)| *is_in).map(|(_, part)| *part);
