@@ -1,6 +1,7 @@
 //! What the lane and the reads ask of a database.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -87,11 +88,13 @@ pub(crate) struct Rows {
 }
 
 /// What a batch writes, in key order. `None`: delete.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct WriteBack {
     pub objects: BTreeMap<ObjectId, Option<ObjectRow>>,
     pub assocs: BTreeMap<AssocRef, Option<AssocRow>>,
     pub counts: BTreeMap<ListKey, CountRow>,
+    /// Which of them had no row before: inserting what is new and updating what is there costs a database less than finding out.
+    pub new: NewRows,
     pub outcomes: BTreeMap<String, OutcomeRow>,
     /// Milliseconds since 1970 up to which a shard's ids are leased.
     pub leases: BTreeMap<ShardId, u64>,
@@ -99,14 +102,22 @@ pub(crate) struct WriteBack {
     pub intents: Vec<IntentRow>,
     pub done: BTreeMap<LogId, Position>,
     /// Intents that are to be deleted.
-    pub delivered: Vec<Delivered>,
+    pub delivered: Option<Delivered>,
     pub log: Option<LogRow>,
+}
+
+/// Keys without a row before the batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewRows {
+    pub objects: HashSet<ObjectId>,
+    pub assocs: HashSet<AssocRef>,
+    pub counts: HashSet<ListKey>,
 }
 
 impl WriteBack {
     pub fn is_empty(&self) -> bool {
         let has_rows = self.log.is_some() || !self.outcomes.is_empty() || !self.leases.is_empty();
-        let has_intents = !self.intents.is_empty() || !self.done.is_empty() || !self.delivered.is_empty();
+        let has_intents = !self.intents.is_empty() || !self.done.is_empty() || self.delivered.is_some();
         !has_rows && !has_intents
     }
 }
@@ -130,12 +141,29 @@ pub(crate) struct ShardRow {
     pub ids_until: u64,
 }
 
-/// Where a transaction begins.
-pub(crate) struct Begun {
-    /// The log's end, held until the transaction ends.
+/// The row that every commit moves: while it is the same, nobody has written anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Base {
+    /// The log's end.
     pub head: Position,
+    /// Counts commits, those that change nothing in the graph too, as when ids are leased.
+    pub commits: i64,
     /// Moves whenever a row of `shards` comes, goes or changes its state.
     pub shards_version: i64,
+}
+
+impl Base {
+    /// After a commit.
+    pub fn after(self, write: &WriteBack) -> Self {
+        let head = write.log.as_ref().map_or(self.head, |log| log.last);
+        Self { head, commits: self.commits + 1, ..self }
+    }
+}
+
+/// Where a transaction begins.
+pub(crate) struct Begun {
+    /// Held until the transaction ends.
+    pub base: Base,
     pub transaction: Box<dyn Transaction>,
 }
 
@@ -178,8 +206,16 @@ pub(crate) const EXPIRE_ROWS: usize = 1_000;
 /// A database.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
+    /// For one commit that holds nothing until it writes.
+    async fn session(&self) -> Result<Box<dyn Session>, Fault>;
     /// Begins a transaction that holds the log's end: those of all processes come one after another.
     async fn begin(&self) -> Result<Begun, Fault>;
+    /// This was committed.
+    fn wrote(&self, _write: &WriteBack) {}
+    /// Called every second: has the database know how large its tables are, where it does not find out by itself soon enough.
+    async fn keep_statistics(&self) -> Result<(), Fault> {
+        Ok(())
+    }
     /// Deletes outcomes that have expired, in a bounded step; says whether there may be more.
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault>;
     /// The same for the log.
@@ -207,13 +243,23 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn close(&self);
 }
 
+/// A commit in two steps: look, and write if nobody has written since. Dropped without a swap, it did nothing.
+#[async_trait]
+pub(crate) trait Session: Send {
+    /// Rows and where the log stands, from one snapshot.
+    async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault>;
+    /// Writes and commits all of it, if the log still stands there; says whether it does.
+    async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault>;
+}
+
 /// A transaction; dropped without a commit, it did nothing.
 #[async_trait]
 pub(crate) trait Transaction: Send {
     /// All logical shards that have a row here.
     async fn shards(&mut self) -> Result<Vec<ShardRow>, Fault>;
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault>;
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault>;
+    /// The log stands where the transaction has begun.
+    async fn write(&mut self, from: Base, write: &WriteBack) -> Result<(), Fault>;
     async fn commit(self: Box<Self>) -> Result<(), Fault>;
     /// Ends it as if it had not been.
     async fn end(self: Box<Self>);

@@ -13,7 +13,7 @@ use tao_model::{
 };
 use tao_proto::{convert, data, internal};
 
-use crate::backend::{AssocRow, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
+use crate::backend::{AssocRow, CountRow, ListKey, ObjectRow, OutcomeRow, Rows, Wanted, WriteBack};
 use crate::edges::encode;
 use crate::intents::Left;
 use crate::shards::Shards;
@@ -28,10 +28,14 @@ pub(crate) struct Lasting {
     pub shards: Shards,
     /// Types of objects, which never change; bounded.
     pub types: HashMap<ObjectId, TypeId>,
+    /// Counts of lists as the last batch that was computed leaves them; bounded. Of the lists that are written to often, most are here.
+    pub counts: HashMap<ListKey, CountRow>,
 }
 
 /// Types that are remembered at the most.
 const MAX_TYPES: usize = 1 << 20;
+/// Counts that are remembered at the most.
+const MAX_COUNTS: usize = 1 << 18;
 
 /// What a write needs to be loaded before it can be computed.
 pub(crate) fn want(write: &Write, key: Option<&String>, lasting: &Lasting, wanted: &mut Wanted) {
@@ -103,10 +107,38 @@ fn want_ends(edge: AssocRef, atype: TypeId, lasting: &Lasting, wanted: &mut Want
 }
 
 impl Lasting {
-    /// Keeps the memory of types bounded; between batches, since a batch relies on what it did not load.
-    pub fn forget_some_types(&mut self) {
+    /// Nothing is as it was, or may not be: others have written, or what was computed last is not written.
+    pub fn forget(&mut self) {
+        self.types.clear();
+        self.counts.clear();
+    }
+
+    /// Keeps the memory bounded; before it is said what jobs want, since they rely on what is not looked up for them.
+    pub fn forget_some(&mut self) {
         if self.types.len() >= MAX_TYPES {
             self.types.clear();
+        }
+        if self.counts.len() >= MAX_COUNTS {
+            self.counts.clear();
+        }
+    }
+
+    /// What rows say that were looked up.
+    pub fn learn(&mut self, found: &Rows) {
+        self.shards.learn(&found.shards);
+        self.types.extend(found.objects.iter().map(|(id, row)| (*id, row.otype)));
+        self.types.extend(&found.types);
+        self.counts.extend(&found.counts);
+    }
+
+    /// What a batch does, which the next one may rely on before it is committed.
+    pub fn remember(&mut self, back: &WriteBack) {
+        self.counts.extend(&back.counts);
+        for (id, row) in &back.objects {
+            match row {
+                Some(row) => self.types.insert(*id, row.otype),
+                None => self.types.remove(id),
+            };
         }
     }
 }
@@ -127,10 +159,10 @@ pub(crate) struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub fn new(lasting: &'a mut Lasting, rows: Rows, head: Position, now_ms: u64) -> Self {
-        lasting.types.extend(rows.objects.iter().map(|(id, row)| (*id, row.otype)));
-        lasting.types.extend(&rows.types);
-        Self { lasting, rows, back: WriteBack::default(), changes: Vec::new(), head, now_ms, undo: None }
+    /// Over no rows yet.
+    pub fn new(lasting: &'a mut Lasting, head: Position, now_ms: u64) -> Self {
+        let (rows, back) = (Rows::default(), WriteBack::default());
+        Self { lasting, rows, back, changes: Vec::new(), head, now_ms, undo: None }
     }
 
     pub fn next_position(&self) -> Position {
@@ -405,7 +437,9 @@ impl<'a> Overlay<'a> {
     fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
         let encoded = encode_object(&self.lasting.schema, id, &row)?;
         self.remember_object(id);
-        self.rows.objects.insert(id, row.clone());
+        if self.rows.objects.insert(id, row.clone()).is_none() && !self.back.objects.contains_key(&id) {
+            self.back.new.objects.insert(id);
+        }
         self.back.objects.insert(id, Some(row));
         self.push(self.next_position(), ChangeKind::Object(id, Some(encoded.clone())));
         Ok(encoded)

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tao_model::{AssocRef, ChangeKind, Edge, EdgeKey, ListDelta, ObjectId, Result, ShardId, Step};
 use tao_proto::edges::encode_edge;
 
-use crate::backend::AssocRow;
+use crate::backend::{AssocRow, CountRow};
 use crate::batch::Overlay;
 use crate::intents::Left;
 
@@ -82,6 +82,9 @@ impl Overlay<'_> {
         let edge = encode(at, row);
         let key = EdgeKey { time: row.time, id2: at.id2 };
         self.remember_edge(at);
+        if is_new && !self.back.assocs.contains_key(&at) {
+            self.back.new.assocs.insert(at);
+        }
         self.rows.assocs.insert(at, row.clone());
         self.back.assocs.insert(at, Some(row.clone()));
         self.change_list(at, i64::from(is_new), ListDelta::Put(key, edge));
@@ -104,7 +107,10 @@ impl Overlay<'_> {
     fn change_list(&mut self, at: AssocRef, added: i64, delta: ListDelta) {
         let list = (at.id1, at.atype);
         let position = self.next_position();
-        let row = self.rows.counts.entry(list).or_default();
+        let row = self.rows.counts.entry(list).or_insert_with(|| {
+            self.back.new.counts.insert(list);
+            CountRow::default()
+        });
         let prev = row.last;
         row.count = row.count.saturating_add_signed(added);
         row.last = position;

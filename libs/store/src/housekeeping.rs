@@ -1,4 +1,4 @@
-//! Deletes what has expired, beside the lane, so that no write waits for it.
+//! Deletes what has expired and keeps statistics, beside the lane, so that no write waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use crate::backend::{Backend, LogCut};
 
 /// How often.
 const EXPIRE: Duration = Duration::from_secs(10);
+/// How often statistics are looked after.
+const STATISTICS: Duration = Duration::from_secs(1);
 /// Steps at the most each time: more than a busy lane commits between two times, and no long run of deletions.
 const STEPS: u32 = 10;
 /// Times as long as usual, the log is kept for a subscriber that lags.
@@ -28,11 +30,20 @@ pub(crate) struct Housekeeping {
 impl Housekeeping {
     /// Runs for ever.
     pub async fn run(self) {
-        let mut times = interval(EXPIRE);
-        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut expiry, mut statistics) = (interval(EXPIRE), interval(STATISTICS));
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        statistics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            times.tick().await;
-            self.expire().await;
+            tokio::select! {
+                _ = expiry.tick() => self.expire().await,
+                _ = statistics.tick() => self.keep().await,
+            }
+        }
+    }
+
+    async fn keep(&self) {
+        if let Err(fault) = self.backend.keep_statistics().await {
+            tracing::debug!(?fault, "can't keep statistics");
         }
     }
 

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Error, PgConnection, Postgres, Sqlite, SqliteConnection, query};
+use sqlx::{Error, Postgres, Sqlite, SqliteConnection, query};
 use tao_model::{LogId, Position, ShardId};
 
 use crate::backend::{Rows, Wanted, WriteBack};
@@ -67,20 +67,6 @@ pub(crate) fn sqlite_page<'q>(shards: &[ShardId], after: Position, limit: usize)
 /// See [`waiting`].
 pub(crate) const WAITING: &str = "SELECT count(*), min(created_ms) FROM intents";
 
-pub(crate) async fn pg_load(connection: &mut PgConnection, wanted: &Wanted, found: &mut Rows) -> Result<(), Error> {
-    if wanted.intents || !wanted.done.is_empty() {
-        found.intents = query("SELECT intents FROM log_head").fetch_one(&mut *connection).await?.int(0)? as u64;
-    }
-    if !wanted.done.is_empty() {
-        let sources: Vec<i32> = wanted.done.iter().map(|log| log.0 as i32).collect();
-        let sql = "SELECT source_log::bigint, epoch, number FROM intents_done WHERE source_log = ANY($1)";
-        for row in query(sql).bind(sources).fetch_all(&mut *connection).await? {
-            found.done.extend([done(&row)?]);
-        }
-    }
-    Ok(())
-}
-
 pub(crate) async fn sqlite_load(
     connection: &mut SqliteConnection,
     wanted: &Wanted,
@@ -100,50 +86,18 @@ pub(crate) async fn sqlite_load(
     Ok(())
 }
 
-pub(crate) async fn pg_write(connection: &mut PgConnection, write: &WriteBack) -> Result<(), Error> {
-    for delivered in &write.delivered {
-        let sql = "DELETE FROM intents WHERE (epoch, number) <= ($1, $2) AND shard = ANY($3)";
-        let query = query(sql).bind(delivered.up_to.epoch as i64).bind(delivered.up_to.lsn as i64);
-        query.bind(numbers(&delivered.shards())).execute(&mut *connection).await?;
-    }
-    if let Some(last) = write.intents.last() {
-        let epoch: Vec<i64> = write.intents.iter().map(|i| i.position.epoch as i64).collect();
-        let number: Vec<i64> = write.intents.iter().map(|i| i.position.lsn as i64).collect();
-        let shard: Vec<i32> = write.intents.iter().map(|i| i.shard.0 as i32).collect();
-        let created: Vec<i64> = write.intents.iter().map(|i| i.created_ms as i64).collect();
-        let payload: Vec<&[u8]> = write.intents.iter().map(|i| i.payload.as_slice()).collect();
-        let sql = "INSERT INTO intents (epoch, number, shard, created_ms, payload) \
-                   SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::int[], $4::bigint[], $5::bytea[])";
-        let insert = query(sql).bind(epoch).bind(number).bind(shard).bind(created).bind(payload);
-        insert.execute(&mut *connection).await?;
-        let sql = "UPDATE log_head SET intents = $1";
-        query(sql).bind(last.position.lsn as i64).execute(&mut *connection).await?;
-    }
-    for (source, position) in &write.done {
-        let sql = "INSERT INTO intents_done (source_log, epoch, number) VALUES ($1, $2, $3) \
-                   ON CONFLICT (source_log) DO UPDATE SET epoch = EXCLUDED.epoch, number = EXCLUDED.number";
-        let query = query(sql).bind(source.0 as i32).bind(position.epoch as i64).bind(position.lsn as i64);
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
 pub(crate) async fn sqlite_write(connection: &mut SqliteConnection, write: &WriteBack) -> Result<(), Error> {
-    for delivered in &write.delivered {
+    if let Some(delivered) = &write.delivered {
         let sql =
             "DELETE FROM intents WHERE (epoch, number) <= (?1, ?2) AND shard IN (SELECT value FROM json_each(?3))";
         let query = query(sql).bind(delivered.up_to.epoch as i64).bind(delivered.up_to.lsn as i64);
         query.bind(json(delivered.shards.iter().map(|shard| shard.0))).execute(&mut *connection).await?;
     }
-    if let Some(last) = write.intents.last() {
-        for intent in &write.intents {
-            let sql = "INSERT INTO intents (epoch, number, shard, created_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
-            let insert = query(sql).bind(intent.position.epoch as i64).bind(intent.position.lsn as i64);
-            let insert = insert.bind(i64::from(intent.shard.0)).bind(intent.created_ms as i64).bind(&intent.payload);
-            insert.execute(&mut *connection).await?;
-        }
-        let sql = "UPDATE log_head SET intents = ?1";
-        query(sql).bind(last.position.lsn as i64).execute(&mut *connection).await?;
+    for intent in &write.intents {
+        let sql = "INSERT INTO intents (epoch, number, shard, created_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let insert = query(sql).bind(intent.position.epoch as i64).bind(intent.position.lsn as i64);
+        let insert = insert.bind(i64::from(intent.shard.0)).bind(intent.created_ms as i64).bind(&intent.payload);
+        insert.execute(&mut *connection).await?;
     }
     for (source, position) in &write.done {
         let sql = "INSERT OR REPLACE INTO intents_done (source_log, epoch, number) VALUES (?1, ?2, ?3)";

@@ -1,131 +1,28 @@
-//! Group commit: one ordered lane a database. While one batch commits, the next gathers; idle, a write waits for nothing.
+//! Group commit: one ordered lane a database. While one batch commits, the next is gathered, looked up and computed; idle, a write
+//! waits for nothing.
+//!
+//! A batch looks, computes, and swaps: it writes if the log still stands where it did when it looked. Nothing is held in between, so a
+//! commit is two round trips, and the look of one batch runs beside the swap of another (ADR 0010).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _, OptionFuture};
 use tao_model::mutation::{Rule, is_off};
-use tao_model::{
-    Change, Clock, Data, Error, LogId, ObjectId, Placement, Position, Result, ShardId, Step, Value, Write, WriteOutcome,
-};
-use tao_proto::convert;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tao_model::{Clock, Error, LogId, Position};
+use tokio::sync::{mpsc, watch};
 
-use crate::backend::{Backend, Begun, Fault, LogRow, Rows, Transaction, Wanted, WriteBack};
-use crate::batch::{Lasting, Overlay, want};
+use crate::backend::{Backend, Base, Begun, Fault, Rows, Session, Transaction, WriteBack};
+use crate::batch::Lasting;
+use crate::draft::{Before, Draft, MAX_BATCH, Part};
 use crate::epoch::NewEpoch;
 use crate::feed::Feed;
-use crate::intents::Delivered;
-use crate::shards::Demand;
-use crate::store::WriteContext;
+use crate::jobs::Queued;
 
-/// Writes in one commit.
-const MAX_BATCH: usize = 512;
-/// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
-const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// What a job without data counts for.
-const JOB_BYTES: usize = 64;
-/// A job and about how many bytes it takes.
-pub(crate) type Queued = (Job, usize);
-
-/// What is asked of the lane.
-pub(crate) enum Job {
-    Write(Write, WriteContext, oneshot::Sender<Result<WriteOutcome>>),
-    Allocate(Option<ShardId>, usize, oneshot::Sender<Result<Vec<ObjectId>>>),
-    /// Intents are done and may be deleted.
-    Delivered(Delivered, oneshot::Sender<Result<()>>),
-}
-
-enum Done {
-    Deleted,
-    Written(Result<WriteOutcome>),
-    Allocated(Result<Vec<ObjectId>>),
-}
-
-impl Done {
-    fn changes(&mut self) -> &mut [Change] {
-        match self {
-            Self::Written(Ok(outcome)) => &mut outcome.changes,
-            Self::Written(Err(_)) | Self::Allocated(_) | Self::Deleted => &mut [],
-        }
-    }
-}
-
-/// A batch that is written and not committed.
-struct Prepared {
-    /// Before its changes.
-    head: Position,
-    transaction: Box<dyn Transaction>,
-    back: WriteBack,
-    changes: Vec<Change>,
-}
-
-impl Job {
-    fn answer(self, done: Done) {
-        // A caller that went away hears nothing.
-        match (self, done) {
-            (Self::Write(_, _, to), Done::Written(result)) => drop(to.send(result)),
-            (Self::Allocate(_, _, to), Done::Allocated(result)) => drop(to.send(result)),
-            (Self::Delivered(_, to), Done::Deleted) => drop(to.send(Ok(()))),
-            (Self::Write(..) | Self::Allocate(..) | Self::Delivered(..), _) => {}
-        }
-    }
-
-    fn fail(self, error: Error) {
-        match self {
-            Self::Write(_, _, to) => drop(to.send(Err(error))),
-            Self::Allocate(_, _, to) => drop(to.send(Err(error))),
-            Self::Delivered(_, to) => drop(to.send(Err(error))),
-        }
-    }
-
-    fn is_late(&self) -> bool {
-        match self {
-            Self::Write(_, context, to) => to.is_closed() || context.deadline.is_some_and(|d| d <= Instant::now()),
-            Self::Allocate(_, _, to) => to.is_closed(),
-            Self::Delivered(_, to) => to.is_closed(),
-        }
-    }
-
-    /// About how many bytes of data it writes.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Write(write, ..) => write_bytes(write),
-            Self::Allocate(..) | Self::Delivered(..) => JOB_BYTES,
-        }
-    }
-}
-
-/// About how many bytes of data a write takes.
-fn write_bytes(write: &Write) -> usize {
-    let data = match write {
-        Write::ObjectAdd { data, .. } | Write::ObjectUpsert { data, .. } | Write::AssocAdd { data, .. } => data,
-        Write::ObjectUpdate { update, .. } => &update.set,
-        Write::ObjectDelete { .. } | Write::AssocDelete { .. } | Write::AssocChangeType { .. } => return JOB_BYTES,
-        Write::Batch(batch) => {
-            return JOB_BYTES * batch.conditions.len() + batch.writes.iter().map(write_bytes).sum::<usize>();
-        }
-        Write::Intents { intents, .. } => {
-            let step = |step: &Step| match step {
-                Step::Put { data, .. } => data.len() + JOB_BYTES,
-                Step::Remove { .. } | Step::DeleteObject(_) => JOB_BYTES,
-            };
-            return intents.iter().flat_map(|intent| &intent.steps).map(step).sum();
-        }
-    };
-    data_bytes(data) + JOB_BYTES
-}
-
-fn data_bytes(data: &Data) -> usize {
-    let value = |value: &Value| match value {
-        Value::String(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        Value::Bool(_) | Value::Int64(_) | Value::Double(_) | Value::Timestamp(..) => 8,
-    };
-    data.iter().map(|(name, v)| name.len() + value(v) + 8).sum()
-}
+/// Batches that hold the log's end while they are computed, after another process was found to write.
+const WARY: u32 = 16;
 
 /// The lane's task.
 pub(crate) struct Lane {
@@ -141,129 +38,207 @@ pub(crate) struct Lane {
     pub intents_made: watch::Sender<Position>,
     /// By other log, the last of its intents that was done here.
     pub intents_done: watch::Sender<HashMap<LogId, Position>>,
+    /// Batches for which others may write in between: they hold the log's end.
+    pub wary: u32,
 }
 
+/// A batch that is being written.
+struct Flight {
+    draft: Draft,
+    before: Before,
+    landing: BoxFuture<'static, Result<bool, Fault>>,
+}
+
+type Found = Result<(Box<dyn Session>, Base, Rows), Fault>;
+
+/// Jobs that are being looked up for the draft.
+struct Looking(BoxFuture<'static, (Part, Found)>);
+
 impl Lane {
-    /// Runs until nobody can ask any more.
+    /// Runs until nobody can ask any more, and everything is done.
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Queued>) {
-        let mut queue = Vec::with_capacity(MAX_BATCH);
-        while jobs.recv_many(&mut queue, MAX_BATCH).await > 0 {
-            self.take(&mut queue).await;
-        }
-    }
-
-    /// Commits a queue, in as many batches as its bytes need.
-    async fn take(&mut self, queue: &mut Vec<Queued>) {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for (job, size) in queue.drain(..) {
-            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
-            if job.is_late() {
-                job.fail(Error::DeadlineExceeded { not_applied: true });
-                continue;
+        let mut queue = VecDeque::with_capacity(MAX_BATCH);
+        let mut incoming = Vec::with_capacity(MAX_BATCH);
+        let (mut flight, mut looking): (Option<Flight>, Option<Looking>) = (None, None);
+        let mut draft = Draft::default();
+        let mut is_open = true;
+        loop {
+            if looking.is_none() {
+                if flight.is_none() && !draft.is_empty() {
+                    flight = self.launch(std::mem::take(&mut draft));
+                    continue;
+                }
+                if let (Some(flight), true) = (&flight, draft.is_empty()) {
+                    draft = Draft::following(flight.before.clone());
+                }
+                if self.wary > 0 && flight.is_none() && !queue.is_empty() {
+                    let part = self.take(&Draft::default(), &mut queue);
+                    self.commit(part).await;
+                    continue;
+                }
+                if self.wary == 0 {
+                    looking = self.look(&mut draft, &mut queue);
+                }
             }
-            if bytes + size > MAX_BATCH_BYTES && !batch.is_empty() {
-                self.commit(std::mem::take(&mut batch)).await;
-                bytes = 0;
-            }
-            bytes += size;
-            batch.push(job);
-        }
-        if !batch.is_empty() {
-            self.commit(batch).await;
-        }
-    }
-
-    /// Commits a batch and answers its callers. When the database refuses it, its writes are tried one by one, so that only the
-    /// one that can't be applied is lost.
-    async fn commit(&mut self, batch: Vec<Job>) {
-        metrics::histogram!("tao_store_batch_writes").record(batch.len() as f64);
-        let fault = match self.prepare(&batch).await {
-            Ok((done, prepared)) if is_off(Rule::AnsweredOnceCommitted) => {
-                batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done));
-                let _ = self.finish(prepared).await;
+            if !is_open && queue.is_empty() && flight.is_none() && looking.is_none() {
                 return;
             }
-            Ok((done, prepared)) => match self.finish(prepared).await {
-                Ok(()) => return batch.into_iter().zip(done).for_each(|(job, done)| job.answer(done)),
-                Err(fault) => fault,
-            },
-            Err(fault) => fault,
-        };
-        self.lasting.shards.abandon();
-        if fault == Fault::Refused && batch.len() > 1 {
-            tracing::error!(writes = batch.len(), "the database refused a batch; its writes are tried one by one");
-            for job in batch {
-                Box::pin(self.commit(vec![job])).await;
+            tokio::select! {
+                biased;
+                Some(landed) = OptionFuture::from(flight.as_mut().map(|f| &mut f.landing)) => {
+                    let Some(Flight { draft: written, before, .. }) = flight.take() else { continue };
+                    if landed == Ok(true) {
+                        self.finish(written, before.base, &before.back);
+                        if draft.is_empty() && looking.is_none() {
+                            draft = Draft::default();
+                        }
+                        continue;
+                    }
+                    // Whatever was computed on top of it is computed anew.
+                    let mut undone = self.give_up(std::mem::take(&mut draft));
+                    if let Some(Looking(looking)) = looking.take() {
+                        undone.extend(looking.await.0.jobs);
+                    }
+                    self.put_back(undone, &mut queue);
+                    self.lasting.shards.abandon(before.back.leases.keys().copied());
+                    match landed {
+                        Ok(_) => {
+                            tracing::debug!("another process has written in between");
+                            self.wary = WARY;
+                            self.commit(written.jobs).await;
+                        }
+                        Err(fault) => self.failed(written.jobs, fault).await,
+                    }
+                }
+                Some((part, found)) = OptionFuture::from(looking.as_mut().map(|l| &mut l.0)) => {
+                    looking = None;
+                    let undone = self.found(&mut draft, part, found).await;
+                    self.put_back(undone, &mut queue);
+                }
+                count = jobs.recv_many(&mut incoming, MAX_BATCH), if is_open && queue.is_empty() => {
+                    is_open = count > 0;
+                    queue.extend(incoming.drain(..));
+                }
             }
-            return;
-        }
-        let error = error(fault);
-        batch.into_iter().for_each(|job| job.fail(error.clone()));
-        if fault == Fault::InDoubt {
-            // If it happened, subscribers hear of it from the database.
-            self.feed.ask();
         }
     }
 
-    /// Begins a transaction on a log that has everything which this process has seen of it.
-    async fn begin(&mut self) -> Result<Begun, Fault> {
-        let mut begun = self.backend.begin().await?;
-        let known = self.feed.seen.mark().last;
-        if begun.head < known {
-            begun.transaction.end().await;
-            self.backend.begin_epoch(NewEpoch::Beyond(known)).await?;
-            begun = self.backend.begin().await?;
-        }
-        if begun.head != self.left {
-            // Others have written, and may have deleted objects and made them anew with another type.
-            self.lasting.types.clear();
-            self.feed.ask();
-            if begun.head.epoch != self.left.epoch {
-                self.lasting.shards.forget_leases();
+    /// The jobs that may join a draft; those that are late are told so.
+    fn take(&self, draft: &Draft, queue: &mut VecDeque<Queued>) -> Vec<Queued> {
+        let mut joining = Vec::new();
+        while let Some(next) = queue.pop_front() {
+            if !next.0.is_late() && !draft.has_room(&joining, &next) {
+                queue.push_front(next);
+                break;
             }
-            self.left = begun.head;
-        }
-        Ok(begun)
-    }
-
-    /// Everything but the commit.
-    async fn prepare(&mut self, batch: &[Job]) -> Result<(Vec<Done>, Prepared), Fault> {
-        let Begun { head, shards_version, mut transaction } = self.begin().await?;
-        if self.lasting.shards.is_stale(shards_version) {
-            self.lasting.shards.update(shards_version, &transaction.shards().await?);
-        }
-        let (mut done, back, changes) = self.compute(batch, head, &mut *transaction).await?;
-        if !back.is_empty() {
-            transaction.write(&back).await?;
-        }
-        if is_off(Rule::ChangePositions) {
-            let last = head.plus(changes.len() as u64);
-            for change in done.iter_mut().flat_map(Done::changes) {
-                change.position = last;
+            self.queued_bytes.fetch_sub(next.1, Ordering::Relaxed);
+            if next.0.is_late() {
+                next.0.fail(Error::DeadlineExceeded { not_applied: true });
+            } else {
+                joining.push(next);
             }
         }
-        Ok((done, Prepared { head, transaction, back, changes }))
+        joining
     }
 
-    async fn finish(&mut self, prepared: Prepared) -> Result<(), Fault> {
-        let Prepared { head, transaction, back, changes } = prepared;
-        if back.is_empty() {
-            transaction.end().await;
-            return Ok(());
+    fn put_back(&self, jobs: Vec<Queued>, queue: &mut VecDeque<Queued>) {
+        for job in jobs.into_iter().rev() {
+            self.queued_bytes.fetch_add(job.1, Ordering::Relaxed);
+            queue.push_front(job);
         }
-        transaction.commit().await?;
-        self.lasting.shards.confirm();
-        for (id, row) in back.objects {
-            match row {
-                Some(row) => self.lasting.types.insert(id, row.otype),
-                None => self.lasting.types.remove(&id),
+    }
+
+    /// Begins to look up what the next jobs need.
+    fn look(&mut self, draft: &mut Draft, queue: &mut VecDeque<Queued>) -> Option<Looking> {
+        let jobs = self.take(draft, queue);
+        if jobs.is_empty() {
+            return None;
+        }
+        let part = draft.part(jobs, &mut self.lasting, self.clock.now_ms());
+        let (backend, session) = (self.backend.clone(), draft.session.take());
+        let look = async move {
+            let found = async {
+                let mut session = match session {
+                    Some(session) => session,
+                    None => backend.session().await?,
+                };
+                let (base, rows) = session.look(&part.wanted).await?;
+                Ok((session, base, rows))
             };
+            let found = found.await;
+            (part, found)
+        };
+        Some(Looking(look.boxed()))
+    }
+
+    /// Computes what was looked up; gives back the jobs that have to be done in another way.
+    async fn found(&mut self, draft: &mut Draft, part: Part, found: Found) -> Vec<Queued> {
+        let (session, base, rows) = match found {
+            Ok(found) => found,
+            Err(Fault::Refused) => {
+                self.wary = 1;
+                return self.undone(std::mem::take(draft), part);
+            }
+            Err(fault) => {
+                for (job, _) in self.undone(std::mem::take(draft), part) {
+                    job.fail(error(fault));
+                }
+                return Vec::new();
+            }
+        };
+        let is_ours = match draft.base {
+            Some(_) => draft.is_of(base),
+            None => base.head == self.left && base.head >= self.feed.seen.mark().last,
+        };
+        if !is_ours || self.lasting.shards.is_stale(base.shards_version) {
+            // What is remembered may not hold any more.
+            self.wary = WARY;
+            return self.undone(std::mem::take(draft), part);
         }
+        draft.base.get_or_insert(base);
+        draft.session = Some(session);
+        draft.join(part, rows, &mut self.lasting).await;
+        Vec::new()
+    }
+
+    fn undone(&mut self, draft: Draft, part: Part) -> Vec<Queued> {
+        let mut jobs = self.give_up(draft);
+        jobs.extend(part.jobs);
+        jobs
+    }
+
+    /// A batch that is not written, or may not be.
+    fn give_up(&mut self, draft: Draft) -> Vec<Queued> {
+        self.lasting.shards.abandon(draft.back.leases.keys().copied());
+        self.lasting.forget();
+        draft.jobs
+    }
+
+    /// Begins to write a batch, if there is anything to write.
+    fn launch(&mut self, mut draft: Draft) -> Option<Flight> {
+        metrics::histogram!("tao_store_batch_writes").record(draft.jobs.len() as f64);
+        draft.close();
+        let (base, back) = (draft.base.unwrap_or_default(), std::mem::take(&mut draft.back));
+        if back.is_empty() {
+            self.finish(draft, base, &back);
+            return None;
+        }
+        if is_off(Rule::AnsweredOnceCommitted) {
+            draft.answer();
+        }
+        let back = Arc::new(back);
+        let session = draft.session.take()?;
+        let landing = session.swap(base, back.clone());
+        Some(Flight { draft, before: Before { base, back }, landing })
+    }
+
+    /// A batch is committed, or had nothing to write.
+    fn finish(&mut self, mut draft: Draft, base: Base, back: &WriteBack) {
         if let Some(log) = &back.log {
             self.left = log.last;
-            self.feed.committed(log, head, &changes);
+            self.feed.committed(log, base.head, &draft.changes);
         }
+        self.backend.wrote(back);
         // Whoever waits for these finds the commit in the ring.
         if let Some(last) = back.intents.last() {
             self.intents_made.send_replace(last.position);
@@ -271,66 +246,100 @@ impl Lane {
         if !back.done.is_empty() {
             self.intents_done.send_modify(|done| done.extend(&back.done));
         }
+        draft.answer();
+    }
+
+    /// A batch is not written. When the database has refused it, its writes are tried one by one, so that only the one that can't be
+    /// applied is lost.
+    async fn failed(&mut self, jobs: Vec<Queued>, fault: Fault) {
+        self.lasting.forget();
+        if fault == Fault::Refused && jobs.len() > 1 {
+            tracing::error!(writes = jobs.len(), "the database refused a batch; its writes are tried one by one");
+            for job in jobs {
+                Box::pin(self.commit(vec![job])).await;
+            }
+            return;
+        }
+        let error = error(fault);
+        jobs.into_iter().for_each(|(job, _)| job.fail(error.clone()));
+        if fault == Fault::InDoubt {
+            // If it happened, subscribers hear of it from the database.
+            self.feed.ask();
+        }
+    }
+
+    /// Commits a batch in a transaction that holds the log's end.
+    async fn commit(&mut self, jobs: Vec<Queued>) {
+        self.wary = self.wary.saturating_sub(1);
+        if jobs.is_empty() {
+            return;
+        }
+        let mut draft = Draft::default();
+        if let Err(fault) = self.held(&mut draft, jobs).await {
+            let jobs = self.give_up(draft);
+            self.failed(jobs, fault).await;
+        }
+    }
+
+    /// The same; when it fails, the draft has all the jobs.
+    async fn held(&mut self, draft: &mut Draft, jobs: Vec<Queued>) -> Result<(), Fault> {
+        metrics::histogram!("tao_store_batch_writes").record(jobs.len() as f64);
+        let begun = self.begin().await;
+        let part = draft.part(jobs, &mut self.lasting, self.clock.now_ms());
+        let looked = match begun {
+            Ok((base, mut transaction)) => transaction.load(&part.wanted).await.map(|rows| (base, rows, transaction)),
+            Err(fault) => Err(fault),
+        };
+        let (base, rows, mut transaction) = match looked {
+            Ok(looked) => looked,
+            Err(fault) => {
+                draft.jobs = part.jobs;
+                return Err(fault);
+            }
+        };
+        draft.base = Some(base);
+        draft.join(part, rows, &mut self.lasting).await;
+        draft.close();
+        if draft.back.is_empty() {
+            transaction.end().await;
+        } else {
+            transaction.write(base, &draft.back).await?;
+            if is_off(Rule::AnsweredOnceCommitted) {
+                draft.answer();
+            }
+            transaction.commit().await?;
+        }
+        let mut draft = std::mem::take(draft);
+        let back = std::mem::take(&mut draft.back);
+        self.finish(draft, base, &back);
         Ok(())
     }
 
-    /// What the writes do, in queue order, over the rows that they touch.
-    async fn compute(
-        &mut self,
-        batch: &[Job],
-        head: Position,
-        transaction: &mut dyn Transaction,
-    ) -> Result<(Vec<Done>, WriteBack, Vec<Change>), Fault> {
-        self.lasting.forget_some_types();
-        let now_ms = self.clock.now_ms();
-        let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
-        for job in batch {
-            match job {
-                Job::Write(write, context, _) => {
-                    want(write, context.idempotency_key.as_ref(), &self.lasting, &mut wanted);
-                    for part in write.parts() {
-                        let Write::ObjectAdd { placement, .. } = part else { continue };
-                        match placement {
-                            Placement::Anywhere => demand.add(None, 1),
-                            Placement::Shard(shard) => demand.add(Some(*shard), 1),
-                            Placement::Allocated(_) => {}
-                        }
-                    }
-                }
-                Job::Delivered(..) => {}
-                Job::Allocate(shard, count, _) => demand.add(*shard, *count),
+    /// Begins a transaction on a log that has everything which this process has seen of it.
+    async fn begin(&mut self) -> Result<(Base, Box<dyn Transaction>), Fault> {
+        let mut begun = self.backend.begin().await?;
+        let known = self.feed.seen.mark().last;
+        if begun.base.head < known {
+            begun.transaction.end().await;
+            self.backend.begin_epoch(NewEpoch::Beyond(known)).await?;
+            begun = self.backend.begin().await?;
+        }
+        let Begun { base, mut transaction } = begun;
+        if base.head != self.left {
+            // Others have written, and may have deleted objects and made them anew with another type.
+            self.wary = WARY;
+            self.lasting.forget();
+            self.feed.ask();
+            if base.head.epoch != self.left.epoch {
+                self.lasting.shards.forget_leases();
             }
+            self.left = base.head;
         }
-        let short = self.lasting.shards.to_renew(demand, now_ms);
-        wanted.shards.extend(short.iter().map(|(shard, _)| *shard));
-        wanted.dedup();
-        let rows = if wanted.is_empty() { Rows::default() } else { transaction.load(&wanted).await? };
-        self.lasting.shards.learn(&rows.shards);
-        let leases = self.lasting.shards.renew(&short, now_ms);
-        let mut overlay = Overlay::new(&mut self.lasting, rows, head, now_ms);
-        overlay.back.leases.extend(leases);
-        let mut done = Vec::with_capacity(batch.len());
-        for job in batch {
-            done.push(match job {
-                Job::Write(write, context, _) => {
-                    Done::Written(overlay.write(write, context.idempotency_key.as_ref()).await)
-                }
-                Job::Allocate(shard, count, _) => Done::Allocated(overlay.allocate(*shard, *count).await),
-                Job::Delivered(delivered, _) => {
-                    overlay.back.delivered.push(delivered.clone());
-                    Done::Deleted
-                }
-            });
+        if self.lasting.shards.is_stale(base.shards_version) {
+            self.lasting.shards.update(base.shards_version, &transaction.shards().await?);
         }
-        let Overlay { changes, mut back, .. } = overlay;
-        back.log = log_row(&changes, head, now_ms);
-        Ok((done, back, changes))
+        Ok((base, transaction))
     }
-}
-
-fn log_row(changes: &[Change], head: Position, committed_ms: u64) -> Option<LogRow> {
-    let last = changes.last()?.position;
-    Some(LogRow { first: head.plus(1), last, committed_ms, payload: convert::encode_log(changes).into() })
 }
 
 /// What a caller is told of a fault.
@@ -346,27 +355,5 @@ pub(crate) fn error(fault: Fault) -> Error {
         Fault::Refused => {
             Error::Internal { what: "the database refused a statement; the server's log has the reason".to_owned() }
         }
-    }
-}
-
-impl Wanted {
-    fn dedup(&mut self) {
-        fn unique<T: Ord>(all: &mut Vec<T>) {
-            all.sort_unstable();
-            all.dedup();
-        }
-        unique(&mut self.objects);
-        unique(&mut self.types);
-        unique(&mut self.assocs);
-        unique(&mut self.counts);
-        unique(&mut self.outcomes);
-        unique(&mut self.shards);
-        unique(&mut self.done);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        let Self { objects, types, assocs, counts, outcomes, shards, intents, done } = self;
-        let rows = objects.is_empty() && types.is_empty() && assocs.is_empty() && counts.is_empty();
-        rows && outcomes.is_empty() && shards.is_empty() && !intents && done.is_empty()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, timeout};
 
 use crate::backend::{
-    Backend, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted, WriteBack,
+    Backend, Base, Begun, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow, Transaction, Wanted,
+    WriteBack,
 };
 use crate::epoch::NewEpoch;
 use crate::housekeeping::Housekeeping;
@@ -23,6 +24,8 @@ use crate::listener::Listener;
 use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::open::{OpenOptions, start};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
+
+mod beside;
 
 const START: Position = Position::new(1_900_000_000, 0);
 
@@ -37,6 +40,12 @@ struct Faults {
     happens: AtomicBool,
     /// Whether the log can't be read.
     down: AtomicBool,
+    /// Swaps that may get to the database, and answers of swaps that may get back.
+    swaps: Semaphore,
+    answers: Semaphore,
+    /// Looks that are done, and swaps that were begun.
+    looked: AtomicUsize,
+    swapping: AtomicUsize,
 }
 
 impl Faults {
@@ -53,6 +62,10 @@ impl Faults {
             commit: Mutex::default(),
             happens: AtomicBool::new(false),
             down: AtomicBool::new(false),
+            swaps: Semaphore::new(Semaphore::MAX_PERMITS),
+            answers: Semaphore::new(Semaphore::MAX_PERMITS),
+            looked: AtomicUsize::new(0),
+            swapping: AtomicUsize::new(0),
         })
     }
 
@@ -67,6 +80,14 @@ struct Shared(Arc<Faults>);
 
 #[async_trait]
 impl Backend for Shared {
+    async fn session(&self) -> Result<Box<dyn Session>, Fault> {
+        self.0.begins.acquire().await.expect("never closed").forget();
+        if let Some(fault) = self.0.begin.lock().take() {
+            return Err(fault);
+        }
+        Ok(Box::new(FaultySession { faults: self.0.clone(), inner: self.0.memory.session().await? }))
+    }
+
     async fn begin(&self) -> Result<Begun, Fault> {
         self.0.begins.acquire().await.expect("never closed").forget();
         if let Some(fault) = self.0.begin.lock().take() {
@@ -137,6 +158,39 @@ impl Backend for Shared {
     async fn close(&self) {}
 }
 
+/// Refuses a batch that has an object with a field `poison`.
+fn refuse_poison(write: &WriteBack) -> Result<(), Fault> {
+    let is_poison = |row: &ObjectRow| tao_proto::data::decode(&row.data).is_some_and(|d| d.contains_key("poison"));
+    if write.objects.values().flatten().any(is_poison) { Err(Fault::Refused) } else { Ok(()) }
+}
+
+struct FaultySession {
+    faults: Arc<Faults>,
+    inner: Box<dyn Session>,
+}
+
+#[async_trait]
+impl Session for FaultySession {
+    async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault> {
+        let found = self.inner.look(wanted).await;
+        self.faults.looked.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault> {
+        refuse_poison(&write)?;
+        self.faults.swapping.fetch_add(1, Ordering::Relaxed);
+        self.faults.swaps.acquire().await.expect("never closed").forget();
+        let fault = self.faults.commit.lock().take();
+        let mut is_there = true;
+        if fault.is_none() || self.faults.happens.load(Ordering::Relaxed) {
+            is_there = self.inner.swap(from, write).await?;
+        }
+        self.faults.answers.acquire().await.expect("never closed").forget();
+        fault.map_or(Ok(is_there), Err)
+    }
+}
+
 struct Faulty {
     faults: Arc<Faults>,
     inner: Box<dyn Transaction>,
@@ -152,13 +206,9 @@ impl Transaction for Faulty {
         self.inner.load(wanted).await
     }
 
-    /// Refuses a batch that has an object with a field `poison`.
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
-        let is_poison = |row: &ObjectRow| tao_proto::data::decode(&row.data).is_some_and(|d| d.contains_key("poison"));
-        if write.objects.values().flatten().any(is_poison) {
-            return Err(Fault::Refused);
-        }
-        self.inner.write(write).await
+    async fn write(&mut self, from: Base, write: &WriteBack) -> Result<(), Fault> {
+        refuse_poison(write)?;
+        self.inner.write(from, write).await
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Fault> {

@@ -6,12 +6,14 @@ mod backend;
 mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod draft;
 mod edges;
 mod epoch;
 mod feed;
 mod housekeeping;
 mod intents;
 mod intents_sql;
+mod jobs;
 mod lane;
 #[cfg(test)]
 mod lane_tests;

@@ -14,8 +14,8 @@ use tao_proto::convert;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::backend::{
-    AssocRow, Backend, Begun, CountRow, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRow, LogRows, ObjectRow, OutcomeRow,
-    Rows, ShardRow, Transaction, Wanted, WriteBack,
+    AssocRow, Backend, Base, Begun, CountRow, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRow, LogRows, ObjectRow,
+    OutcomeRow, Rows, Session, ShardRow, Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents::{Delivered, IntentRow};
@@ -31,6 +31,7 @@ pub(crate) struct State {
     outcomes: HashMap<String, OutcomeRow>,
     leases: HashMap<ShardId, u64>,
     shards_version: i64,
+    commits: i64,
     log: VecDeque<LogRow>,
     /// What was deleted of the log.
     archive: Option<Vec<LogRow>>,
@@ -180,17 +181,18 @@ fn edge((key, row): (&EdgeKey, &AssocRow)) -> Edge {
 
 #[async_trait]
 impl Backend for MemoryBackend {
+    async fn session(&self) -> Result<Box<dyn Session>, Fault> {
+        Ok(Box::new(MemorySession { database: self.database.clone() }))
+    }
+
     async fn begin(&self) -> Result<Begun, Fault> {
         let (database, shards) = (self.database.clone(), self.shards.clone());
         database.pass(Fault::Unreachable).await?;
         let writer = database.writer.clone().lock_owned().await;
-        let (head, shards_version) = {
-            let state = database.state.lock();
-            (state.head, state.shards_version)
-        };
+        let base = database.state.lock().base();
         database.pass(Fault::Unreachable).await?;
         let transaction = Box::new(MemoryTransaction { database, shards, back: Vec::new(), writer });
-        Ok(Begun { head, shards_version, transaction })
+        Ok(Begun { base, transaction })
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
@@ -368,52 +370,13 @@ impl Transaction for MemoryTransaction {
     }
 
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
-        let look = |state: &mut State| Rows {
-            objects: wanted.objects.iter().filter_map(|k| Some((*k, state.objects.get(k)?.clone()))).collect(),
-            types: wanted.types.iter().filter_map(|k| Some((*k, state.objects.get(k)?.otype))).collect(),
-            assocs: wanted.assocs.iter().filter_map(|k| Some((*k, state.assocs.get(k)?.clone()))).collect(),
-            counts: wanted.counts.iter().filter_map(|k| Some((*k, *state.counts.get(k)?))).collect(),
-            outcomes: wanted
-                .outcomes
-                .iter()
-                .filter_map(|k| Some((k.clone(), state.outcomes.get(k)?.clone())))
-                .collect(),
-            shards: wanted.shards.iter().map(|k| (*k, state.leases.get(k).copied().unwrap_or(0))).collect(),
-            intents: state.intents.0,
-            done: wanted.done.iter().filter_map(|k| Some((*k, *state.done.get(k)?))).collect(),
-        };
-        self.database.read(look).await
+        self.database.read(|state| state.rows(wanted)).await
     }
 
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
+    async fn write(&mut self, _: Base, write: &WriteBack) -> Result<(), Fault> {
         self.database.pass(Fault::Unreachable).await?;
-        let objects = write.objects.clone();
-        let assocs = write.assocs.clone();
-        let counts = write.counts.clone();
-        let outcomes = write.outcomes.clone();
-        let leases = write.leases.clone();
-        let log = write.log.clone();
-        let (intents, done, delivered) = (write.intents.clone(), write.done.clone(), write.delivered.clone());
-        self.back.push(Box::new(move |state| {
-            for (id, row) in objects {
-                match row {
-                    Some(row) => drop(state.objects.insert(id, row)),
-                    None => drop(state.objects.remove(&id)),
-                }
-            }
-            for (at, row) in assocs {
-                state.put(at, row);
-            }
-            state.counts.extend(counts);
-            state.outcomes.extend(outcomes);
-            state.leases.extend(leases);
-            if let Some(log) = log {
-                state.head = log.last;
-                state.log.push_back(log);
-            }
-            state.done.extend(done);
-            state.keep_intents(intents, &delivered);
-        }));
+        let write = write.clone();
+        self.back.push(Box::new(move |state| state.apply(&write)));
         Ok(())
     }
 
@@ -432,8 +395,74 @@ impl Transaction for MemoryTransaction {
     async fn end(self: Box<Self>) {}
 }
 
+struct MemorySession {
+    database: MemoryDatabase,
+}
+
+#[async_trait]
+impl Session for MemorySession {
+    async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault> {
+        self.database.read(|state| (state.base(), state.rows(wanted))).await
+    }
+
+    async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault> {
+        let database = self.database;
+        database.pass(Fault::InDoubt).await?;
+        let is_done = {
+            let _writer = database.writer.lock().await;
+            let mut state = database.state.lock();
+            let is_there = state.base() == from;
+            if is_there {
+                state.apply(&write);
+            }
+            is_there
+        };
+        database.pass(Fault::InDoubt).await?;
+        Ok(is_done)
+    }
+}
+
 impl State {
-    fn keep_intents(&mut self, made: Vec<IntentRow>, delivered: &[Delivered]) {
+    fn base(&self) -> Base {
+        Base { head: self.head, commits: self.commits, shards_version: self.shards_version }
+    }
+
+    fn rows(&self, wanted: &Wanted) -> Rows {
+        Rows {
+            objects: wanted.objects.iter().filter_map(|k| Some((*k, self.objects.get(k)?.clone()))).collect(),
+            types: wanted.types.iter().filter_map(|k| Some((*k, self.objects.get(k)?.otype))).collect(),
+            assocs: wanted.assocs.iter().filter_map(|k| Some((*k, self.assocs.get(k)?.clone()))).collect(),
+            counts: wanted.counts.iter().filter_map(|k| Some((*k, *self.counts.get(k)?))).collect(),
+            outcomes: wanted.outcomes.iter().filter_map(|k| Some((k.clone(), self.outcomes.get(k)?.clone()))).collect(),
+            shards: wanted.shards.iter().map(|k| (*k, self.leases.get(k).copied().unwrap_or(0))).collect(),
+            intents: self.intents.0,
+            done: wanted.done.iter().filter_map(|k| Some((*k, *self.done.get(k)?))).collect(),
+        }
+    }
+
+    fn apply(&mut self, write: &WriteBack) {
+        self.commits += 1;
+        for (id, row) in &write.objects {
+            match row {
+                Some(row) => drop(self.objects.insert(*id, row.clone())),
+                None => drop(self.objects.remove(id)),
+            }
+        }
+        for (at, row) in &write.assocs {
+            self.put(*at, row.clone());
+        }
+        self.counts.extend(&write.counts);
+        self.outcomes.extend(write.outcomes.iter().map(|(key, row)| (key.clone(), row.clone())));
+        self.leases.extend(&write.leases);
+        if let Some(log) = &write.log {
+            self.head = log.last;
+            self.log.push_back(log.clone());
+        }
+        self.done.extend(&write.done);
+        self.keep_intents(write.intents.clone(), write.delivered.as_ref());
+    }
+
+    fn keep_intents(&mut self, made: Vec<IntentRow>, delivered: Option<&Delivered>) {
         let (count, rows) = &mut self.intents;
         *count += made.len() as u64;
         rows.extend(made.into_iter().map(|row| (row.position, row)));

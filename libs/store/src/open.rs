@@ -180,12 +180,12 @@ pub(crate) async fn start(
     }
     let mut shards = Shards::new(info.layout, options.clock.now_ms() as usize);
     let mut begun = backend.begin().await.map_err(fault)?;
-    shards.update(begun.shards_version, &begun.transaction.shards().await.map_err(fault)?);
+    shards.update(begun.base.shards_version, &begun.transaction.shards().await.map_err(fault)?);
     begun.transaction.end().await;
-    let head = begun.head;
+    let head = begun.base.head;
     seen.commit(Mark { last: head, row: None });
     let feed = Feed::new(Ring::new(options.ring_bytes), seen, info, head);
-    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new() };
+    let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new(), counts: HashMap::new() };
     tracing::info!(cluster = %info.cluster, log = info.log.0, shards = %options.shards, %head, "store opened");
     Ok(Arc::new(Working::start(backend, feed, &options, lasting, head)))
 }

@@ -1,7 +1,12 @@
-//! PostgreSQL 15 or newer. Many rows travel as arrays, in one statement.
+//! PostgreSQL 15 or newer. Many rows travel as arrays; what a batch reads is one statement, and what it writes is another.
 
 mod connect;
 mod epoch;
+mod look;
+mod session;
+mod statistics;
+mod swap;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,31 +18,40 @@ use tao_model::{EdgeTime, ObjectId, Position, ShardId};
 use tokio::time::timeout;
 
 use crate::backend::{
-    Backend, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction, Wanted,
-    WriteBack,
+    Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow,
+    Transaction, Wanted, WriteBack,
 };
 use crate::epoch::NewEpoch;
 use crate::intents_sql;
-use crate::rows::{self, Columns as _, stored};
+use crate::rows::{self, Columns as _};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
 use connect::{Connections, Lease, within};
+use session::PostgresSession;
+use statistics::Statistics;
 
 pub(crate) struct PostgresBackend {
     connector: Arc<Connector>,
-    /// One, so that writes never wait behind reads.
-    writer: Connections,
+    /// Two, so that one batch looks while another is written, and neither waits behind reads.
+    writers: Connections,
     readers: Connections,
     /// For what must not wait behind either: following the log, looking back at it, and keeping house.
     aside: Connections,
+    statistics: Statistics,
 }
 
 impl PostgresBackend {
     pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
         let some = |at_most| Connections::new(connector.clone(), at_most);
-        let (writer, readers, aside) = (some(1), some(max_connections.saturating_sub(4)), some(3));
-        Self { connector, writer, readers, aside }
+        let (readers, aside) = (some(max_connections.saturating_sub(5)), some(3));
+        Self {
+            writers: Connections::of_writers(connector.clone(), 2),
+            connector,
+            readers,
+            aside,
+            statistics: Statistics::new(),
+        }
     }
 }
 
@@ -56,13 +70,28 @@ fn ids(ids: &[ObjectId]) -> Vec<i64> {
 
 #[async_trait]
 impl Backend for PostgresBackend {
+    async fn session(&self) -> Result<Box<dyn Session>, Fault> {
+        Ok(Box::new(PostgresSession::new(&self.writers).await?))
+    }
+
     async fn begin(&self) -> Result<Begun, Fault> {
-        let (lease, is_used) = self.writer.take().await?;
+        let (lease, is_used) = self.writers.take().await?;
         match begin(lease, self.connector.patience).await {
             // It broke without anybody's knowing, as when the server was restarted.
-            Err(Fault::Unreachable) if is_used => begin(self.writer.take().await?.0, self.connector.patience).await,
+            Err(Fault::Unreachable) if is_used => {
+                self.writers.forget();
+                begin(self.writers.take().await?.0, self.connector.patience).await
+            }
             begun => begun,
         }
+    }
+
+    fn wrote(&self, write: &WriteBack) {
+        self.statistics.wrote(write);
+    }
+
+    async fn keep_statistics(&self) -> Result<(), Fault> {
+        self.statistics.keep(&self.aside).await
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
@@ -190,7 +219,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn close(&self) {
-        for connections in [&self.writer, &self.readers, &self.aside] {
+        for connections in [&self.writers, &self.readers, &self.aside] {
             connections.close().await;
         }
     }
@@ -200,13 +229,14 @@ async fn begin(mut lease: Lease, patience: Duration) -> Result<Begun, Fault> {
     let row = within(patience, async {
         // Not the server's default, which may be one that sees nothing of what was committed while the row was waited for.
         query("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut lease.connection).await?;
-        let sql = "UPDATE log_head SET lsn = lsn RETURNING epoch, lsn, shards_version";
+        let sql = "UPDATE log_head SET lsn = lsn RETURNING epoch, lsn, commits, shards_version";
         query(sql).fetch_one(&mut lease.connection).await
     });
     let row = row.await?;
     let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
-    let shards_version = row.int(2).map_err(|e| fault(&e))?;
-    Ok(Begun { head, shards_version, transaction: Box::new(PostgresTransaction { lease, patience }) })
+    let (commits, shards_version) = (row.int(2).map_err(|e| fault(&e))?, row.int(3).map_err(|e| fault(&e))?);
+    let base = Base { head, commits, shards_version };
+    Ok(Begun { base, transaction: Box::new(PostgresTransaction { lease, patience }) })
 }
 
 /// Dropped in the midst of it, the connection is closed, and the server ends the transaction.
@@ -224,11 +254,20 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn load(&mut self, wanted: &Wanted) -> Result<Rows, Fault> {
-        within(self.patience, load(&mut self.lease.connection, wanted)).await
+        let statement = look::statement(wanted).fetch_all(&mut self.lease.connection);
+        let rows = within(self.patience, statement).await?;
+        Ok(look::found(&rows, wanted).map_err(|e| fault(&e))?.1)
     }
 
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
-        within(self.patience, self::write(&mut self.lease.connection, write)).await
+    async fn write(&mut self, from: Base, write: &WriteBack) -> Result<(), Fault> {
+        let statement = swap::statement(from, write).fetch_optional(&mut self.lease.connection);
+        match within(self.patience, statement).await? {
+            Some(_) => Ok(()),
+            None => {
+                tracing::error!(?from, "the log has moved while it was held");
+                Err(Fault::Refused)
+            }
+        }
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Fault> {
@@ -261,146 +300,4 @@ impl Transaction for PostgresTransaction {
             self.lease.give_back();
         }
     }
-}
-
-async fn load(connection: &mut sqlx::PgConnection, wanted: &Wanted) -> Result<Rows, sqlx::Error> {
-    let mut found = Rows::default();
-    if !wanted.objects.is_empty() {
-        let sql = "SELECT id, otype::bigint, version, created_ms, updated_ms, data FROM objects WHERE id = ANY($1)";
-        for row in query(sql).bind(ids(&wanted.objects)).fetch_all(&mut *connection).await? {
-            found.objects.extend([rows::object(&row, 0)?]);
-        }
-    }
-    if !wanted.types.is_empty() {
-        let sql = "SELECT id, otype::bigint FROM objects WHERE id = ANY($1)";
-        for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
-            found.types.extend([rows::otype(&row)?]);
-        }
-    }
-    if !wanted.assocs.is_empty() {
-        let id1: Vec<i64> = wanted.assocs.iter().map(|a| a.id1.get()).collect();
-        let atype: Vec<i32> = wanted.assocs.iter().map(|a| a.atype.0 as i32).collect();
-        let id2: Vec<i64> = wanted.assocs.iter().map(|a| a.id2.get()).collect();
-        let sql = "SELECT a.id1, a.atype::bigint, a.id2, a.time, a.data \
-                   FROM UNNEST($1::bigint[], $2::int[], $3::bigint[]) AS w(id1, atype, id2) \
-                   JOIN assocs a ON a.id1 = w.id1 AND a.atype = w.atype AND a.id2 = w.id2";
-        for row in query(sql).bind(id1).bind(atype).bind(id2).fetch_all(&mut *connection).await? {
-            found.assocs.extend([rows::assoc(&row)?]);
-        }
-    }
-    if !wanted.counts.is_empty() {
-        let id1: Vec<i64> = wanted.counts.iter().map(|c| c.0.get()).collect();
-        let atype: Vec<i32> = wanted.counts.iter().map(|c| c.1.0 as i32).collect();
-        let sql = "SELECT c.id1, c.atype::bigint, c.count, c.epoch, c.lsn FROM UNNEST($1::bigint[], $2::int[]) AS w(id1, atype) \
-                   JOIN assoc_counts c ON c.id1 = w.id1 AND c.atype = w.atype";
-        for row in query(sql).bind(id1).bind(atype).fetch_all(&mut *connection).await? {
-            found.counts.extend([rows::count(&row)?]);
-        }
-    }
-    if !wanted.outcomes.is_empty() {
-        let sql = "SELECT key, fingerprint, answer, expires_ms FROM outcomes WHERE key = ANY($1)";
-        for row in query(sql).bind(&wanted.outcomes).fetch_all(&mut *connection).await? {
-            found.outcomes.extend([rows::outcome(&row)?]);
-        }
-    }
-    if !wanted.shards.is_empty() {
-        let shards: Vec<i32> = wanted.shards.iter().map(|s| s.0 as i32).collect();
-        let sql = "SELECT shard::bigint, state::bigint, ids_until FROM shards WHERE shard = ANY($1)";
-        for row in query(sql).bind(shards).fetch_all(&mut *connection).await? {
-            let row = rows::shard(&row)?;
-            found.shards.insert(row.shard, row.ids_until);
-        }
-    }
-    intents_sql::pg_load(connection, wanted, &mut found).await?;
-    Ok(found)
-}
-
-async fn write(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result<(), sqlx::Error> {
-    write_objects(connection, write).await?;
-    write_assocs(connection, write).await?;
-    if !write.counts.is_empty() {
-        let id1: Vec<i64> = write.counts.keys().map(|k| k.0.get()).collect();
-        let atype: Vec<i32> = write.counts.keys().map(|k| k.1.0 as i32).collect();
-        let count: Vec<i64> = write.counts.values().map(|c| c.count as i64).collect();
-        let epoch: Vec<i64> = write.counts.values().map(|c| c.last.epoch as i64).collect();
-        let lsn: Vec<i64> = write.counts.values().map(|c| c.last.lsn as i64).collect();
-        let sql = "INSERT INTO assoc_counts (id1, atype, count, epoch, lsn) \
-                   SELECT * FROM UNNEST($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[]) \
-                   ON CONFLICT (id1, atype) DO UPDATE SET count = EXCLUDED.count, epoch = EXCLUDED.epoch, lsn = EXCLUDED.lsn";
-        query(sql).bind(id1).bind(atype).bind(count).bind(epoch).bind(lsn).execute(&mut *connection).await?;
-    }
-    if !write.outcomes.is_empty() {
-        let key: Vec<&str> = write.outcomes.keys().map(String::as_str).collect();
-        let fingerprint: Vec<i64> = write.outcomes.values().map(|o| o.fingerprint).collect();
-        let answer: Vec<&[u8]> = write.outcomes.values().map(|o| o.answer.as_slice()).collect();
-        let expires: Vec<i64> = write.outcomes.values().map(|o| o.expires_ms as i64).collect();
-        let sql = "INSERT INTO outcomes (key, fingerprint, answer, expires_ms) \
-                   SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bytea[], $4::bigint[]) \
-                   ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, answer = EXCLUDED.answer, \
-                   expires_ms = EXCLUDED.expires_ms";
-        query(sql).bind(key).bind(fingerprint).bind(answer).bind(expires).execute(&mut *connection).await?;
-    }
-    if !write.leases.is_empty() {
-        let shard: Vec<i32> = write.leases.keys().map(|s| s.0 as i32).collect();
-        let until: Vec<i64> = write.leases.values().map(|u| *u as i64).collect();
-        let sql = "UPDATE shards s SET ids_until = u.until FROM UNNEST($1::int[], $2::bigint[]) AS u(shard, until) \
-                   WHERE s.shard = u.shard AND s.ids_until < u.until";
-        query(sql).bind(shard).bind(until).execute(&mut *connection).await?;
-    }
-    intents_sql::pg_write(connection, write).await?;
-    if let Some(log) = &write.log {
-        let sql = "WITH logged AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
-                   VALUES ($1, $2, $3, $4, $5)) UPDATE log_head SET lsn = $3";
-        let query = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
-        query.bind(log.committed_ms as i64).bind(&*log.payload).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-async fn write_objects(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result<(), sqlx::Error> {
-    let puts: Vec<_> = write.objects.iter().filter_map(|(id, row)| Some((id, row.as_ref()?))).collect();
-    if !puts.is_empty() {
-        let id: Vec<i64> = puts.iter().map(|(id, _)| id.get()).collect();
-        let otype: Vec<i32> = puts.iter().map(|(_, o)| o.otype.0 as i32).collect();
-        let version: Vec<i64> = puts.iter().map(|(_, o)| o.version).collect();
-        let created: Vec<i64> = puts.iter().map(|(_, o)| o.created_ms as i64).collect();
-        let updated: Vec<i64> = puts.iter().map(|(_, o)| o.updated_ms as i64).collect();
-        let data: Vec<Vec<u8>> = puts.iter().map(|(_, o)| stored(&o.data)).collect();
-        let sql = "INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
-                   SELECT * FROM UNNEST($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) \
-                   ON CONFLICT (id) DO UPDATE SET otype = EXCLUDED.otype, version = EXCLUDED.version, \
-                   created_ms = EXCLUDED.created_ms, updated_ms = EXCLUDED.updated_ms, data = EXCLUDED.data";
-        let query = query(sql).bind(id).bind(otype).bind(version);
-        query.bind(created).bind(updated).bind(data).execute(&mut *connection).await?;
-    }
-    let gone: Vec<i64> = write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id.get()).collect();
-    if !gone.is_empty() {
-        query("DELETE FROM objects WHERE id = ANY($1)").bind(gone).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-async fn write_assocs(connection: &mut sqlx::PgConnection, write: &WriteBack) -> Result<(), sqlx::Error> {
-    let puts: Vec<_> = write.assocs.iter().filter_map(|(at, row)| Some((at, row.as_ref()?))).collect();
-    if !puts.is_empty() {
-        let id1: Vec<i64> = puts.iter().map(|(a, _)| a.id1.get()).collect();
-        let atype: Vec<i32> = puts.iter().map(|(a, _)| a.atype.0 as i32).collect();
-        let id2: Vec<i64> = puts.iter().map(|(a, _)| a.id2.get()).collect();
-        let time: Vec<i64> = puts.iter().map(|(_, r)| i64::from(r.time)).collect();
-        let data: Vec<Vec<u8>> = puts.iter().map(|(_, r)| stored(&r.data)).collect();
-        let sql = "INSERT INTO assocs (id1, atype, id2, time, data) \
-                   SELECT * FROM UNNEST($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bytea[]) \
-                   ON CONFLICT (id1, atype, id2) DO UPDATE SET time = EXCLUDED.time, data = EXCLUDED.data";
-        query(sql).bind(id1).bind(atype).bind(id2).bind(time).bind(data).execute(&mut *connection).await?;
-    }
-    let gone: Vec<_> = write.assocs.iter().filter(|(_, row)| row.is_none()).map(|(at, _)| at).collect();
-    if !gone.is_empty() {
-        let id1: Vec<i64> = gone.iter().map(|a| a.id1.get()).collect();
-        let atype: Vec<i32> = gone.iter().map(|a| a.atype.0 as i32).collect();
-        let id2: Vec<i64> = gone.iter().map(|a| a.id2.get()).collect();
-        let sql = "DELETE FROM assocs a USING UNNEST($1::bigint[], $2::int[], $3::bigint[]) AS g(id1, atype, id2) \
-                   WHERE a.id1 = g.id1 AND a.atype = g.atype AND a.id2 = g.id2";
-        query(sql).bind(id1).bind(atype).bind(id2).execute(&mut *connection).await?;
-    }
-    Ok(())
 }

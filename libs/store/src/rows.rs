@@ -82,9 +82,9 @@ pub(crate) fn object(row: &impl Columns, n: usize) -> Result<(ObjectId, ObjectRo
     Ok((id(row, n)?, object))
 }
 
-/// Columns: id, otype.
-pub(crate) fn otype(row: &impl Columns) -> Result<(ObjectId, TypeId), Error> {
-    Ok((id(row, 0)?, TypeId(row.int(1)? as u32)))
+/// Columns from `n`: id, otype.
+pub(crate) fn otype(row: &impl Columns, n: usize) -> Result<(ObjectId, TypeId), Error> {
+    Ok((id(row, n)?, TypeId(row.int(n + 1)? as u32)))
 }
 
 /// Columns: shard, state, ids_until.
@@ -93,22 +93,25 @@ pub(crate) fn shard(row: &impl Columns) -> Result<ShardRow, Error> {
     Ok(ShardRow { shard, is_served: row.int(1)? == SERVED, ids_until: row.int(2)? as u64 })
 }
 
-/// Columns: id1, atype, id2, time, data.
-pub(crate) fn assoc(row: &impl Columns) -> Result<(AssocRef, AssocRow), Error> {
-    let at = AssocRef { id1: id(row, 0)?, atype: TypeId(row.int(1)? as u32), id2: id(row, 2)? };
-    Ok((at, AssocRow { time: row.int(3)? as EdgeTime, data: data(row, 4)? }))
+/// Columns from `n`: id1, atype, id2, time; at `m`: data.
+pub(crate) fn assoc(row: &impl Columns, n: usize, m: usize) -> Result<(AssocRef, AssocRow), Error> {
+    let at = AssocRef { id1: id(row, n)?, atype: TypeId(row.int(n + 1)? as u32), id2: id(row, n + 2)? };
+    Ok((at, AssocRow { time: row.int(n + 3)? as EdgeTime, data: data(row, m)? }))
 }
 
-/// Columns: id1, atype, count, epoch, lsn.
-pub(crate) fn count(row: &impl Columns) -> Result<(ListKey, CountRow), Error> {
-    let row_of = CountRow { count: row.int(2)? as u64, last: position(row, 3)? };
-    Ok(((id(row, 0)?, TypeId(row.int(1)? as u32)), row_of))
+/// Columns from `n`: id1, atype, count, epoch, lsn.
+pub(crate) fn count(row: &impl Columns, n: usize) -> Result<(ListKey, CountRow), Error> {
+    let row_of = CountRow { count: row.int(n + 2)? as u64, last: position(row, n + 3)? };
+    Ok(((id(row, n)?, TypeId(row.int(n + 1)? as u32)), row_of))
 }
 
 /// Columns: key, fingerprint, answer, expires_ms.
 pub(crate) fn outcome(row: &impl Columns) -> Result<(String, OutcomeRow), Error> {
-    let outcome = OutcomeRow { fingerprint: row.int(1)?, answer: row.bytes(2)?, expires_ms: row.int(3)? as u64 };
-    Ok((row.text(0)?, outcome))
+    Ok((row.text(0)?, outcome_row(row.int(1)?, row.bytes(2)?, row.int(3)?)))
+}
+
+pub(crate) fn outcome_row(fingerprint: i64, answer: Vec<u8>, expires_ms: i64) -> OutcomeRow {
+    OutcomeRow { fingerprint, answer, expires_ms: expires_ms as u64 }
 }
 
 fn edge(row: &impl Columns, n: usize) -> Result<Option<Edge>, Error> {
@@ -146,7 +149,7 @@ pub(crate) fn head<R: Columns>(rows: &[R]) -> Result<Position, Error> {
 }
 
 /// No row at all: the database has no log.
-fn no_log() -> Error {
+pub(crate) fn no_log() -> Error {
     Error::Decode("log_head has no row".into())
 }
 

@@ -26,8 +26,6 @@ pub(crate) struct Shards {
     shown: Served,
     /// Where the next object that may go anywhere goes: a place in `served`.
     turn: usize,
-    /// Shards whose lease is written in the present transaction.
-    renewed: Vec<ShardId>,
 }
 
 /// Which shards are served, for those who read.
@@ -79,7 +77,7 @@ impl Shards {
     pub fn new(layout: IdLayout, turn: usize) -> Self {
         let all = (0..layout.shards()).map(|_| None).collect();
         let shown = Served::default();
-        Self { layout, version: None, all, served: Vec::new(), shown, turn, renewed: Vec::new() }
+        Self { layout, version: None, all, served: Vec::new(), shown, turn }
     }
 
     /// Whether the rows have changed since they were read.
@@ -180,9 +178,10 @@ impl Shards {
         }
     }
 
-    /// Takes new leases, after [`Self::learn`] of the same shards; they are to be written in the same transaction, and then
-    /// [`Self::confirm`]ed, or else [`Self::abandon`]ed.
+    /// Takes new leases, after [`Self::learn`] of the same shards; they are to be committed before an id of theirs is handed out, or
+    /// else [`Self::abandon`]ed.
     pub fn renew(&mut self, short: &[(ShardId, usize)], now_ms: u64) -> Vec<(ShardId, u64)> {
+        let mut renewed = Vec::with_capacity(short.len());
         for (number, count) in short {
             let Some(shard) = &mut self.all[number.0 as usize] else { continue };
             if shard.until != shard.lease.1 {
@@ -194,22 +193,14 @@ impl Shards {
             let from = shard.generator.millisecond().max(now_ms);
             shard.lease.1 = from + spread(*count, self.layout) + LEASE_MS;
             shard.until = shard.lease.1;
-            self.renewed.push(*number);
+            renewed.push((*number, shard.until));
         }
-        self.renewed
-            .iter()
-            .map(|number| (*number, self.all[number.0 as usize].as_ref().map_or(0, |s| s.until)))
-            .collect()
+        renewed
     }
 
-    /// The leases are committed.
-    pub fn confirm(&mut self) {
-        self.renewed.clear();
-    }
-
-    /// They are not, or may not be: no id of theirs was handed out, and none will be.
-    pub fn abandon(&mut self) {
-        for number in self.renewed.drain(..) {
+    /// Leases that are not committed, or may not be: no id of theirs was handed out, and none will be.
+    pub fn abandon(&mut self, shards: impl IntoIterator<Item = ShardId>) {
+        for number in shards {
             if let Some(shard) = &mut self.all[number.0 as usize] {
                 shard.lease = (0, 0);
             }
@@ -282,9 +273,7 @@ mod tests {
             assert!(to > *until);
             *until = to;
         }
-        let ids = shards.allocate(None, count, now_ms).await.unwrap();
-        shards.confirm();
-        ids
+        shards.allocate(None, count, now_ms).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -326,7 +315,7 @@ mod tests {
         one.learn(&HashMap::from([(SHARD, 0)]));
         one.renew(&short, NOW);
         let lost = one.allocate(Some(SHARD), 1, NOW).await.unwrap();
-        one.abandon();
+        one.abandon([SHARD]);
         assert!(one.allocate(Some(SHARD), 1, NOW).await.is_err(), "without a lease there are no ids");
         // It happened all the same, as a commit in doubt may.
         let mut until = NOW + 5_000;

@@ -9,8 +9,8 @@ use sqlx::{Sqlite, SqlitePool, query};
 use tao_model::{AssocRef, Clock, EdgeTime, ObjectId, Position, ShardId};
 
 use crate::backend::{
-    AssocRow, Backend, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, ShardRow, Transaction,
-    Wanted, WriteBack,
+    AssocRow, Backend, Base, Begun, EXPIRE_ROWS, Fault, ListKey, LogCut, LogRows, ObjectRow, Rows, Session, ShardRow,
+    Transaction, Wanted, WriteBack,
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents_sql;
@@ -73,13 +73,14 @@ fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
 
 #[async_trait]
 impl Backend for SqliteBackend {
+    async fn session(&self) -> Result<Box<dyn Session>, Fault> {
+        Ok(Box::new(SqliteSession { writer: self.writer.clone(), readers: self.readers.clone() }))
+    }
+
     async fn begin(&self) -> Result<Begun, Fault> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
-        let row = query("SELECT epoch, lsn, shards_version FROM log_head");
-        let row = row.fetch_one(&mut *transaction).await.map_err(|e| fault(&e))?;
-        let head = rows::position(&row, 0).map_err(|e| fault(&e))?;
-        let shards_version = row.int(2).map_err(|e| fault(&e))?;
-        Ok(Begun { head, shards_version, transaction: Box::new(SqliteTransaction(transaction)) })
+        let base = base(&mut transaction).await.map_err(|e| fault(&e))?;
+        Ok(Begun { base, transaction: Box::new(SqliteTransaction(transaction)) })
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {
@@ -229,6 +230,43 @@ impl SqliteBackend {
     }
 }
 
+async fn base(connection: &mut sqlx::SqliteConnection) -> Result<Base, sqlx::Error> {
+    let row = query("SELECT epoch, lsn, commits, shards_version FROM log_head").fetch_one(connection).await?;
+    Ok(Base { head: rows::position(&row, 0)?, commits: row.int(2)?, shards_version: row.int(3)? })
+}
+
+/// Looks on a reader's connection, so that a batch looks while another is synced.
+struct SqliteSession {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+#[async_trait]
+impl Session for SqliteSession {
+    async fn look(&mut self, wanted: &Wanted) -> Result<(Base, Rows), Fault> {
+        let look = async {
+            let mut snapshot = self.readers.begin().await?;
+            let found = (base(&mut snapshot).await?, load(&mut snapshot, wanted).await?);
+            snapshot.commit().await?;
+            Ok(found)
+        };
+        look.await.map_err(|e: sqlx::Error| fault(&e))
+    }
+
+    async fn swap(self: Box<Self>, from: Base, write: Arc<WriteBack>) -> Result<bool, Fault> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
+        let is_there = base(&mut transaction).await.map_err(|e| fault(&e))? == from;
+        let mut transaction = Box::new(SqliteTransaction(transaction));
+        if !is_there {
+            transaction.end().await;
+            return Ok(false);
+        }
+        transaction.write(from, &write).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
 struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
 
 #[async_trait]
@@ -243,7 +281,7 @@ impl Transaction for SqliteTransaction {
         load(&mut self.0, wanted).await.map_err(|e| fault(&e))
     }
 
-    async fn write(&mut self, write: &WriteBack) -> Result<(), Fault> {
+    async fn write(&mut self, _: Base, write: &WriteBack) -> Result<(), Fault> {
         self::write(&mut self.0, write).await.map_err(|e| fault(&e))
     }
 
@@ -273,14 +311,14 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
     if !wanted.types.is_empty() {
         let sql = "SELECT o.id, o.otype FROM json_each(?1) w CROSS JOIN objects o ON o.id = w.value";
         for row in query(sql).bind(ids(&wanted.types)).fetch_all(&mut *connection).await? {
-            found.types.extend([rows::otype(&row)?]);
+            found.types.extend([rows::otype(&row, 0)?]);
         }
     }
     if !wanted.assocs.is_empty() {
         let sql = "SELECT a.id1, a.atype, a.id2, a.time, a.data FROM json_each(?1) w CROSS JOIN assocs a \
                    ON a.id1 = w.value ->> 0 AND a.atype = w.value ->> 1 AND a.id2 = w.value ->> 2";
         for row in query(sql).bind(assoc_keys(&wanted.assocs)).fetch_all(&mut *connection).await? {
-            found.assocs.extend([rows::assoc(&row)?]);
+            found.assocs.extend([rows::assoc(&row, 0, 4)?]);
         }
     }
     if !wanted.counts.is_empty() {
@@ -288,7 +326,7 @@ async fn load(connection: &mut sqlx::SqliteConnection, wanted: &Wanted) -> Resul
         let sql = "SELECT c.id1, c.atype, c.count, c.epoch, c.lsn FROM json_each(?1) w CROSS JOIN assoc_counts c \
                    ON c.id1 = w.value ->> 0 AND c.atype = w.value ->> 1";
         for row in query(sql).bind(keys).fetch_all(&mut *connection).await? {
-            found.counts.extend([rows::count(&row)?]);
+            found.counts.extend([rows::count(&row, 0)?]);
         }
     }
     for key in &wanted.outcomes {
@@ -364,8 +402,10 @@ async fn write(connection: &mut sqlx::SqliteConnection, write: &WriteBack) -> Re
             "INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
         let insert = query(sql).bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
         insert.bind(log.committed_ms as i64).bind(&*log.payload).execute(&mut *connection).await?;
-        query("UPDATE log_head SET lsn = ?1").bind(log.last.lsn as i64).execute(&mut *connection).await?;
     }
+    let sql = "UPDATE log_head SET commits = commits + 1, lsn = coalesce(?1, lsn), intents = coalesce(?2, intents)";
+    let lsn = write.log.as_ref().map(|log| log.last.lsn as i64);
+    query(sql).bind(lsn).bind(write.intents_made().map(|n| n as i64)).execute(&mut *connection).await?;
     Ok(())
 }
 

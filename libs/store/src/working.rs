@@ -23,7 +23,8 @@ use crate::epoch::NewEpoch;
 use crate::feed::{self, Feed, Follow};
 use crate::housekeeping::Housekeeping;
 use crate::intents::Delivered;
-use crate::lane::{Job, Lane, Queued, error};
+use crate::jobs::{Job, Queued};
+use crate::lane::{Lane, error};
 use crate::open::OpenOptions;
 use crate::shards::Served;
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
@@ -83,6 +84,7 @@ impl Working {
             left: head,
             intents_made: made,
             intents_done: done,
+            wary: 0,
         };
         let lane = tokio::spawn(lane.run(queue));
         let (asks, queue) = mpsc::channel(MAX_QUEUED);

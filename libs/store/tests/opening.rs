@@ -142,8 +142,8 @@ async fn refused_untouched(database: &Database) {
     store.close().await;
     // As an older version of tao would have left it.
     database.number("DELETE FROM _sqlx_migrations WHERE version > 1").await;
-    for column in ["shards_version", "system_id", "timeline", "intents"] {
-        if matches!(database, Database::Postgres(..)) || ["shards_version", "intents"].contains(&column) {
+    for column in ["shards_version", "system_id", "timeline", "intents", "commits"] {
+        if matches!(database, Database::Postgres(..)) || ["shards_version", "intents", "commits"].contains(&column) {
             database.number(&format!("ALTER TABLE log_head DROP COLUMN {column}")).await;
         }
     }

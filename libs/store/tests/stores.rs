@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tao_harness::{Postgres, TempDir};
+use tao_harness::{Postgres, TempDir, eventually_async};
 use tao_model::{
     AssocRef, Clock, ClusterId, Data, Error, IdLayout, ObjectId, Placement, Schema, ShardId, SystemClock, TypeId, Write,
 };
@@ -204,4 +204,31 @@ async fn refused(url: &str) {
     let error = open(OpenOptions { layout, ..options(url) }).await.err().expect("refused");
     assert!(matches!(error, OpenError::OtherLayout { .. }), "{error}");
     assert!(matches!(open(options("mysql://x")).await.err(), Some(OpenError::Url(_))));
+}
+
+/// What a load leaves is known to the planner soon after its end, without autovacuum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_knows_how_large_its_tables_have_become() {
+    let postgres = Postgres::start_with(&[("autovacuum", "off")]).unwrap();
+    let url = postgres.create_database("statistics").unwrap();
+    let store = open(options(&url)).await.unwrap();
+    let writers = (0..100).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..110 {
+                add(&*store).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let known = async || {
+        let sql = "SELECT reltuples::bigint FROM pg_class WHERE relname = 'objects'";
+        let rows: i64 = postgres.execute("statistics", sql)?.parse()?;
+        anyhow::ensure!(rows == 11_000, "{rows} rows are known");
+        Ok(())
+    };
+    eventually_async(Duration::from_secs(60), known).await.unwrap();
+    store.close().await;
 }

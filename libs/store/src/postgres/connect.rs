@@ -40,6 +40,7 @@ impl Connector {
         // transaction holds the log's end, and others up, no longer than this.
         let options = options.application_name("tao-shard").options([
             ("synchronous_commit", "on"),
+            ("default_transaction_isolation", "read committed"),
             ("statement_timeout", &ms),
             ("lock_timeout", &ms),
             ("idle_in_transaction_session_timeout", &ms),
@@ -95,9 +96,24 @@ async fn keep_alive(connection: &mut PgConnection) -> Result<(), Error> {
     }
 }
 
+/// Has the lane's statements planned once, for look-ups by key: one that was planned while a table was small must not read all of it
+/// when it has grown. Costs that are made up to that end must not have it compiled either.
+async fn by_key(connection: &mut PgConnection) -> Result<(), Error> {
+    let sql = "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false), \
+               set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)";
+    match query(sql).execute(connection).await {
+        // Where these are not known, statements are planned as they are anyway.
+        Ok(_) | Err(Error::Database(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Some connections, made as they are needed.
+#[derive(Clone)]
 pub(crate) struct Connections {
     connector: Arc<Connector>,
+    /// Whether they are for the lane.
+    are_writers: bool,
     idle: Arc<Mutex<Vec<PgConnection>>>,
     permits: Arc<Semaphore>,
 }
@@ -105,7 +121,25 @@ pub(crate) struct Connections {
 impl Connections {
     pub fn new(connector: Arc<Connector>, at_most: u32) -> Self {
         let permits = Arc::new(Semaphore::new(at_most.max(1) as usize));
-        Self { connector, idle: Arc::default(), permits }
+        Self { connector, are_writers: false, idle: Arc::default(), permits }
+    }
+
+    /// The same for the lane.
+    pub fn of_writers(connector: Arc<Connector>, at_most: u32) -> Self {
+        Self { are_writers: true, ..Self::new(connector, at_most) }
+    }
+
+    /// The longest that a statement may take.
+    pub fn patience(&self) -> Duration {
+        self.connector.patience
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        let mut connection = self.connector.connect().await?;
+        if self.are_writers {
+            timeout(self.patience(), by_key(&mut connection)).await.map_err(|_| Error::PoolTimedOut)??;
+        }
+        Ok(connection)
     }
 
     /// One that is free, or a new one; the flag says whether it was used before, and so may be broken without anybody's knowing.
@@ -117,7 +151,7 @@ impl Connections {
         let is_used = idle.is_some();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.connector.connect().await.map_err(|error| fault(&error))?,
+            None => self.connect().await.map_err(|error| fault(&error))?,
         };
         Ok((Lease { connection, idle: self.idle.clone(), _permit: permit }, is_used))
     }

@@ -64,7 +64,7 @@ pub struct LoadArgs {
     #[arg(long, env = "TAO_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     address: String,
     /// Batches under way at once
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
     /// Objects or edges in one batch
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..=1000))]
