@@ -6,5 +6,20 @@ mod hash;
 mod load;
 mod op;
 mod target;
+mod targets;
 
-fn main() {}
+use clap::Parser;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    serve: targets::Serve,
+}
+
+fn main() -> anyhow::Result<()> {
+    Cli::parse().serve.run()
+}
