@@ -6,5 +6,6 @@ mod hash;
 mod load;
 mod op;
 mod target;
+mod workload;
 
 fn main() {}
