@@ -5,6 +5,7 @@ mod graph;
 mod hash;
 mod load;
 mod op;
+mod run;
 mod target;
 mod workload;
 
