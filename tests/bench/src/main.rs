@@ -7,6 +7,21 @@ mod load;
 mod op;
 mod run;
 mod target;
+mod targets;
 mod workload;
 
-fn main() {}
+use clap::Parser;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    serve: targets::Serve,
+}
+
+fn main() -> anyhow::Result<()> {
+    Cli::parse().serve.run()
+}
