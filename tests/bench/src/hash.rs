@@ -43,6 +43,11 @@ impl Permutation {
         Self { n, half_bits: bits.div_ceil(2).max(1), seed }
     }
 
+    /// How many places there are.
+    pub fn len(&self) -> u32 {
+        self.n
+    }
+
     /// What comes at this place, which is below n.
     pub fn get(&self, place: u32) -> u32 {
         debug_assert!(place < self.n);

@@ -5,8 +5,10 @@ mod graph;
 mod hash;
 mod load;
 mod op;
+mod run;
 mod target;
 mod targets;
+mod workload;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
