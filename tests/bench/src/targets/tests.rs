@@ -7,12 +7,14 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::LocalSet;
 
 use super::cache_aside::CacheAside;
+use super::connections::Connections;
 use super::echo::{EchoStreams, EchoUnary};
 use super::edge_writes;
 use super::l2;
 use super::log::Log;
 use super::lone_writer;
 use super::postgres::Direct;
+use super::reads;
 use super::tao::{Cluster, Tao, Way};
 use crate::graph::{Graph, NEWEST, Shape};
 use crate::op::{AType, Op, Outcome};
@@ -208,6 +210,24 @@ fn writes_are_compared_with_direct_ones() {
         assert!(latency.median > 0.0 && latency.p99 >= latency.median, "{lone:?}");
     }
     assert!(lone.ratio() > 0.0);
+}
+
+/// With the plans that prepared statements get, a list is read in its order and nothing is sorted, and keys are looked up.
+#[tokio::test]
+async fn direct_reads_walk_the_indexes() {
+    let graph = Graph::new(Shape::Tao, 30_000, 1).unwrap();
+    let direct = Direct::start(&SETUP, Log::None).unwrap();
+    direct.load(&graph, &|_| {}).await.unwrap();
+    let connections = Connections::open(&direct.url(), 1).await.unwrap();
+    let mut lease = connections.take().await.unwrap();
+    for (n, (statement, arguments, index)) in reads::STATEMENTS.into_iter().enumerate() {
+        let prepare = format!("PREPARE s{n} AS {statement}");
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(lease.connection()).await.unwrap();
+        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE s{n}({arguments})"));
+        let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(lease.connection()).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Sort") && !plan.contains("Seq Scan"), "{statement}\n{plan}");
+    }
 }
 
 async fn scalar(url: &str, sql: String) -> i64 {
