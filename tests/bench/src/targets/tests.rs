@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use prost::Message as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tokio::task::LocalSet;
 
 use super::cache_aside::CacheAside;
@@ -15,7 +17,7 @@ use super::log::Log;
 use super::lone_writer;
 use super::postgres::Direct;
 use super::reads;
-use super::tao::{Cluster, Tao, Way};
+use super::tao::{Cluster, Tao, Way, assoc_range, object_get};
 use crate::graph::{Graph, NEWEST, Shape};
 use crate::op::{AType, Op, Outcome};
 use crate::target::{Caller, Setup, Target};
@@ -160,6 +162,32 @@ async fn the_echo_answers_as_a_fresh_graph_does() {
     let expected: Vec<_> = ops.iter().filter_map(|op| expected(&graph, op)).collect();
     assert_eq!(outcomes(&EchoUnary::new(&SETUP), &graph, &ops).await.unwrap(), expected);
     assert_eq!(outcomes(&EchoStreams::new(&SETUP), &graph, &ops).await.unwrap(), expected);
+}
+
+/// The limit is one of the same bytes: an answer of the echo is as long as the follower's.
+#[tokio::test]
+async fn the_echo_answers_with_as_many_bytes() {
+    let graph = graph();
+    let (tao, echo) = (Cluster::on_sqlite(&Setup { redis: false, ..SETUP }).unwrap(), EchoUnary::new(&SETUP));
+    let tao = Tao::new("tao", Way::Unary, &SETUP, Arc::new(tao));
+    tao.load(&graph, &|_| {}).await.unwrap();
+    echo.load(&graph, &|_| {}).await.unwrap();
+    let connect = |address: &str| GraphServiceClient::connect(format!("http://{address}"));
+    let mut ours = connect(tao.cluster().address()).await.unwrap();
+    let mut theirs = connect(echo.address().unwrap()).await.unwrap();
+    let ids = &tao.cluster().loaded().unwrap().ids;
+    for node in some_nodes(&graph) {
+        let (our_id, their_id) = (ids[node as usize], super::echo::id(node));
+        let our_object = ours.object_get(object_get(our_id)).await.unwrap().into_inner().encoded_len();
+        let their_object = theirs.object_get(object_get(their_id)).await.unwrap().into_inner().encoded_len();
+        // Two times, whose fractions of a second take up to four bytes.
+        assert!(our_object.abs_diff(their_object) <= 4, "{node}: {our_object}, {their_object}");
+        for limit in [1, 50] {
+            let our_list = ours.assoc_range(assoc_range(our_id, limit)).await.unwrap().into_inner().encoded_len();
+            let their_list = theirs.assoc_range(assoc_range(their_id, limit)).await.unwrap().into_inner().encoded_len();
+            assert_eq!(our_list, their_list, "{node}, {limit}");
+        }
+    }
 }
 
 #[tokio::test]
