@@ -1,18 +1,22 @@
 //! The runtime arrangement of tao's servers with nothing around the handlers: what every baseline is served on.
 //!
 //! One current-thread runtime a core; one thread accepts and hands connections out in turn; hyper's HTTP/2 loop drives each, with the
-//! windows and limits that tao's servers have. No metrics, no spans, no drain.
+//! windows and limits that tao's servers have, and runs handlers where their request was read, as tao's do. No metrics, no spans, no
+//! drain.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -22,6 +26,24 @@ use tower::Service;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const MAX_STREAMS: u32 = 1_000;
 const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Polls a handler once where its request was read, and makes it a task only when it has to wait: then it is polled again, with the
+/// task's own waker.
+#[derive(Debug, Clone, Copy)]
+struct Inline;
+
+impl<F> Executor<F> for Inline
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let mut future = Box::pin(future);
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(future);
+        }
+    }
+}
 
 /// Listens on a free port of 127.0.0.1 and serves until the process ends. `make` is called once on each thread's runtime, so that what a
 /// service needs (connections to stores) lives there. `listening` is told the address as soon as every thread is ready.
@@ -86,7 +108,8 @@ where
 {
     while let Some(stream) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(Inline)
+            .auto_date_header(false)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)

@@ -19,9 +19,6 @@ pub enum Serve {
         /// The answers
         #[arg(long)]
         answers: std::path::PathBuf,
-        /// Numbered calls over streams, not one call a request
-        #[arg(long)]
-        streams: bool,
         /// Threads [default: one a core]
         #[arg(long)]
         threads: Option<usize>,
@@ -52,9 +49,7 @@ impl Serve {
             threads.map_or_else(|| std::thread::available_parallelism().map(std::num::NonZeroUsize::get), Ok)
         };
         match self {
-            Self::ServeEcho { answers, streams, threads } => {
-                echo::serve(&answers, streams, or_cores(threads)?, listening)
-            }
+            Self::ServeEcho { answers, threads } => echo::serve(&answers, or_cores(threads)?, listening),
             Self::ServeCacheAside { postgres, redis, connections, threads } => {
                 cache_aside::serve(&postgres, &redis, connections, or_cores(threads)?, listening)
             }

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::op::Op;
 use crate::target::{Caller, Target};
+
+/// With a target that does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a loop is run.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +53,17 @@ pub(super) fn rate<T: Target>(
         goes_on(pace.warm_up);
         let (before, begun) = (done.load(Ordering::Relaxed), Instant::now());
         goes_on(pace.measured);
-        let rate = (done.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
+        // A rate of nothing is none: on a busy machine the first answer may take longer than that.
+        while done.load(Ordering::Relaxed) == before && begun.elapsed() < PATIENCE {
+            goes_on(pace.measured);
+        }
+        let counted = done.load(Ordering::Relaxed) - before;
+        let rate = counted as f64 / begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
             thread.join().ok().context("a client's thread panicked")??;
         }
+        ensure!(counted > 0, "{}: nothing was answered within {PATIENCE:?}", target.name());
         Ok(rate)
     })
 }

@@ -1,6 +1,7 @@
 //! The limit: servers that answer with ready bytes, the same that this store would send, and do nothing else.
 
 mod answers;
+mod pipeline;
 mod service;
 mod streams;
 mod unary;
@@ -25,14 +26,10 @@ use crate::graph::Graph;
 /// Reading the answers takes a while when there are millions.
 const STARTS_WITHIN: Duration = Duration::from_secs(300);
 
-/// Serves answers until the process ends: one call a request, or numbered calls over streams.
-pub fn serve(answers: &Path, streams: bool, threads: usize, listening: impl FnOnce(SocketAddr)) -> Result<()> {
+/// Serves answers until the process ends: one call a request, and many calls over a stream.
+pub fn serve(answers: &Path, threads: usize, listening: impl FnOnce(SocketAddr)) -> Result<()> {
     let answers = Arc::new(Answers::read(answers)?);
-    if streams {
-        bare::serve(threads, &async move || Ok(streams::server(answers.clone())), listening)
-    } else {
-        bare::serve(threads, &async move || Ok(service::server(answers.clone())), listening)
-    }
+    bare::serve(threads, &async move || Ok(service::server(answers.clone())), listening)
 }
 
 /// A server that is started when there is a graph to have answers about.
@@ -49,16 +46,12 @@ struct Running {
 }
 
 impl Server {
-    fn load(&self, graph: &Graph, streams: bool) -> Result<()> {
+    fn load(&self, graph: &Graph) -> Result<()> {
         let folder = TempDir::new()?;
         let file = folder.join("answers");
         Answers::write(graph, &file)?;
         let file = file.display().to_string();
-        let mut args = vec!["serve-echo", "--answers", &file];
-        if streams {
-            args.push("--streams");
-        }
-        let (process, address) = baseline::start(&args, STARTS_WITHIN)?;
+        let (process, address) = baseline::start(&["serve-echo", "--answers", &file], STARTS_WITHIN)?;
         self.running.set(Running { address, process, _answers: folder }).ok().context("loaded twice")
     }
 

@@ -13,7 +13,7 @@ use tao_client::{Client, ClientOptions};
 
 pub use caller::TaoCaller;
 use caller::{Door, Sessions};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Loaded};
 pub(super) use requests::{NODE, assoc_count, assoc_range, data, got, listed, object_get};
 
 use super::channels::Channels;
@@ -66,12 +66,7 @@ impl Target for Tao {
         let address = self.cluster.address();
         let door = match self.way {
             Way::Unary => Door::Unary(Channels::connect(address, self.connections_a_thread).await?),
-            Way::Pipelined => {
-                // Without idempotency keys, whose outcomes the store would keep: no baseline has them.
-                let options = ClientOptions { generate_keys: false, ..Default::default() };
-                let client = |_| Client::connect(address, options.clone());
-                Door::Pipelined(Sessions::new((0..self.connections_a_thread).map(client).collect::<Result<_, _>>()?))
-            }
+            Way::Pipelined => pipelined(address, self.connections_a_thread)?,
         };
         Ok(TaoCaller::new(door, self.cluster.loaded().context("not loaded")?))
     }
@@ -83,4 +78,12 @@ impl Target for Tao {
     async fn hits(&self) -> Result<Option<Hits>> {
         self.cluster.hits().await.map(Some)
     }
+}
+
+/// Through the client library, over so many connections.
+pub(super) fn pipelined(address: &str, connections: usize) -> Result<Door> {
+    // Without idempotency keys, whose outcomes the store would keep: no baseline has them.
+    let options = ClientOptions { generate_keys: false, ..Default::default() };
+    let client = |_| Client::connect(address, options.clone());
+    Ok(Door::Pipelined(Sessions::new((0..connections).map(client).collect::<Result<_, _>>()?)))
 }

@@ -180,12 +180,13 @@ async fn the_echo_answers_with_as_many_bytes() {
         let (our_id, their_id) = (ids[node as usize], super::echo::id(node));
         let our_object = ours.object_get(object_get(our_id)).await.unwrap().into_inner().encoded_len();
         let their_object = theirs.object_get(object_get(their_id)).await.unwrap().into_inner().encoded_len();
-        // Two times, whose fractions of a second take up to four bytes.
-        assert!(our_object.abs_diff(their_object) <= 4, "{node}: {our_object}, {their_object}");
+        // The same, and two times, whose fractions of a second take up to four bytes.
+        assert!(our_object.abs_diff(their_object) <= 8, "{node}: {our_object}, {their_object}");
         for limit in [1, 50] {
             let our_list = ours.assoc_range(assoc_range(our_id, limit)).await.unwrap().into_inner().encoded_len();
             let their_list = theirs.assoc_range(assoc_range(their_id, limit)).await.unwrap().into_inner().encoded_len();
-            assert_eq!(our_list, their_list, "{node}, {limit}");
+            // The token's position, which grows with the log.
+            assert!(our_list.abs_diff(their_list) <= 4, "{node}, {limit}: {our_list}, {their_list}");
         }
     }
 }

@@ -1,18 +1,22 @@
-//! One call a request: tao's own public service, with answers that are there already.
+//! tao's own public service, with answers that are there already.
 
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tao_client::v1;
 use tao_proto::Answer;
 use tao_proto::server::graph_service_server::{GraphService, GraphServiceServer};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::answers::Answers;
+use super::pipeline;
 
 const TOKEN: u32 = 15;
-const CURSOR: u32 = 3;
+/// AssocRangeResponse's.
+pub const CURSOR: u32 = 3;
 /// As the follower takes an unset limit.
-const DEFAULT_LIMIT: usize = 50;
+pub const DEFAULT_LIMIT: usize = 50;
 
 /// The service.
 pub struct Echo(Arc<Answers>);
@@ -39,6 +43,16 @@ macro_rules! without {
         #[tonic::async_trait]
         impl GraphService for Echo {
             type WatchStream = futures::stream::Empty<Result<Answer, Status>>;
+            type PipelineStream = BoxStream<'static, Result<Answer, Status>>;
+
+            async fn pipeline(
+                &self,
+                request: Request<Streaming<v1::PipelineRequest>>,
+            ) -> Result<Response<Self::PipelineStream>, Status> {
+                let answers = self.0.clone();
+                let answered = request.into_inner().map_ok(move |request| pipeline::answer(&answers, request));
+                Ok(Response::new(answered.boxed()))
+            }
 
             async fn object_get(&self, request: Request<v1::ObjectGetRequest>) -> Result<Response<Answer>, Status> {
                 let object = self.0.object(request.get_ref().id).ok_or_else(|| Status::not_found("no such object"))?;

@@ -45,7 +45,7 @@ impl Target for EchoUnary {
     }
 
     async fn load(&self, graph: &Arc<Graph>, progress: Progress<'_>) -> Result<()> {
-        self.server.load(graph, false)?;
+        self.server.load(graph)?;
         progress(u64::from(graph.nodes()) + graph.edges());
         Ok(())
     }

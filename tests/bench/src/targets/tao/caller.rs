@@ -20,13 +20,13 @@ use crate::targets::answer::{counted, other, sum, wrote};
 use crate::targets::channels::Channels;
 
 /// How requests get to the follower.
-pub(super) enum Door {
+pub(in crate::targets) enum Door {
     Unary(Channels),
     Pipelined(Sessions),
 }
 
 /// Sessions that nobody uses at present: a request in flight has one to itself.
-pub(super) struct Sessions {
+pub(in crate::targets) struct Sessions {
     clients: Vec<Client>,
     idle: RefCell<Vec<Session>>,
     made: RefCell<usize>,
@@ -102,7 +102,7 @@ impl Caller for TaoCaller {
 }
 
 impl TaoCaller {
-    pub(super) fn new(door: Door, loaded: Arc<Loaded>) -> Self {
+    pub(in crate::targets) fn new(door: Door, loaded: Arc<Loaded>) -> Self {
         Self { door, loaded }
     }
 
