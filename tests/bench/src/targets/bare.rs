@@ -27,7 +27,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// service needs (connections to stores) lives there. `listening` is told the address as soon as every thread is ready.
 pub fn serve<S>(
     threads: usize,
-    make: impl AsyncFn() -> Result<S> + Clone + Send + 'static,
+    make: &(impl AsyncFn() -> Result<S> + Clone + Send + 'static),
     listening: impl FnOnce(SocketAddr),
 ) -> Result<()>
 where

@@ -27,9 +27,9 @@ const STARTS_WITHIN: Duration = Duration::from_secs(300);
 pub fn serve(answers: &Path, streams: bool, threads: usize, listening: impl FnOnce(SocketAddr)) -> Result<()> {
     let answers = Arc::new(Answers::read(answers)?);
     if streams {
-        bare::serve(threads, async move || Ok(streams::server(answers.clone())), listening)
+        bare::serve(threads, &async move || Ok(streams::server(answers.clone())), listening)
     } else {
-        bare::serve(threads, async move || Ok(service::server(answers.clone())), listening)
+        bare::serve(threads, &async move || Ok(service::server(answers.clone())), listening)
     }
 }
 

@@ -1,8 +1,10 @@
 //! SQL straight from the client's threads: what a user does who needs nothing else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use sqlx::{Connection as _, Error, PgConnection};
 
 use super::answer::{counted, got, listed, number, other, sum, wrote};
@@ -18,29 +20,23 @@ use crate::target::{Caller, Hits, Progress, Role, Setup, Target};
 /// A PostgreSQL of its own.
 #[derive(Debug)]
 pub struct Direct {
-    name: String,
     server: tao_harness::Postgres,
-    connections_a_thread: usize,
-    log: Log,
+    connections_a_thread: AtomicUsize,
+    log: Mutex<Log>,
     graph: OnceLock<Arc<Graph>>,
 }
 
 impl Direct {
     /// Starts a server. What writes do beside their edge and count is up to `log`.
     pub fn start(setup: &Setup, log: Log) -> Result<Self> {
-        let connections_a_thread = (setup.connections / setup.threads).max(1);
-        let server = server::postgres()?;
-        Ok(Self { name: "postgres".to_owned(), server, connections_a_thread, log, graph: OnceLock::new() })
+        let connections_a_thread = AtomicUsize::new((setup.connections / setup.threads).max(1));
+        Ok(Self { server: server::postgres()?, connections_a_thread, log: Mutex::new(log), graph: OnceLock::new() })
     }
 
-    /// From the next caller on, a thread has so many connections.
-    pub fn set_connections(&mut self, a_thread: usize) {
-        self.connections_a_thread = a_thread.max(1);
-    }
-
-    /// From the next caller on.
-    pub fn set_log(&mut self, log: Log) {
-        self.log = log;
+    /// From the next caller on, a thread has so many connections, and writes do this beside their edge and count.
+    pub fn set(&self, connections_a_thread: usize, log: Log) {
+        self.connections_a_thread.store(connections_a_thread.max(1), Ordering::Relaxed);
+        *self.log.lock() = log;
     }
 
     /// Where it is.
@@ -52,8 +48,8 @@ impl Direct {
 impl Target for Direct {
     type Caller = DirectCaller;
 
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &'static str {
+        "postgres"
     }
 
     async fn load(&self, graph: &Arc<Graph>, progress: Progress<'_>) -> Result<()> {
@@ -62,9 +58,10 @@ impl Target for Direct {
     }
 
     async fn caller(&self, _: usize) -> Result<DirectCaller> {
-        let connections = Connections::open(&self.server.url(), self.connections_a_thread).await?;
+        let connections =
+            Connections::open(&self.server.url(), self.connections_a_thread.load(Ordering::Relaxed)).await?;
         let graph = self.graph.get().context("not loaded")?.clone();
-        Ok(DirectCaller { connections, graph, log: self.log })
+        Ok(DirectCaller { connections, graph, log: *self.log.lock() })
     }
 
     fn processes(&self) -> Vec<(Role, u32)> {

@@ -50,7 +50,8 @@ ALTER TABLE assoc_counts ADD PRIMARY KEY (id1, atype);
 
 /// Makes the tables, without indexes.
 pub async fn create(url: &str) -> Result<()> {
-    Ok(drop(PgConnection::connect(url).await?.execute(TABLES).await?))
+    PgConnection::connect(url).await?.execute(TABLES).await?;
+    Ok(())
 }
 
 /// Makes the indexes, and everything else that a graph of `nodes` objects needs once its rows are there: statistics, the visibility map,

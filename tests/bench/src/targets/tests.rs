@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::LocalSet;
 
 use super::cache_aside::CacheAside;
 use super::echo::{EchoStreams, EchoUnary};
+use super::edge_writes;
+use super::l2;
 use super::log::Log;
+use super::lone_writer;
 use super::postgres::Direct;
 use super::tao::{Cluster, Tao, Way};
 use crate::graph::{Graph, NEWEST, Shape};
@@ -67,7 +71,7 @@ fn writes(graph: &Graph) -> Vec<Op> {
         ops.extend([add(old, 1, AType::Link), add(friend, 2, AType::Friend), add(friend, 3, AType::Friend)]);
         ops.push(Op::AssocChangeType { id1, id2: old, from: AType::Link });
         ops.push(Op::AssocChangeType { id1, id2: old, from: AType::Link });
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             ops.push(Op::AssocChangeType { id1, id2: old, from: AType::Link2 });
         }
         ops.push(Op::AssocDelete { id1: friend, id2: id1, atype: AType::Friend });
@@ -78,7 +82,7 @@ fn writes(graph: &Graph) -> Vec<Op> {
         ]);
         let several = vec![add(friend, 5, AType::Link), Op::ObjectUpdate { id: id1, payload: graph.new_object(7) }];
         ops.push(Op::WriteTransaction(several));
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             ops.extend([Op::ObjectDelete { id: id1 }, Op::ObjectDelete { id: id1 }]);
         }
     }
@@ -165,4 +169,55 @@ async fn without_a_log_direct_writes_do_the_same() {
         all.push(outcomes(&Direct::start(&SETUP, log).unwrap(), &graph, &ops).await.unwrap());
     }
     assert!(all[0] == all[1] && all[1] == all[2]);
+}
+
+#[test]
+fn writes_are_compared_with_direct_ones() {
+    let graph = graph();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cluster = Arc::new(Cluster::on_postgres(&SETUP).unwrap());
+    let (tao, direct) = (Tao::new("tao", Way::Unary, &SETUP, cluster), Direct::start(&SETUP, Log::None).unwrap());
+    runtime.block_on(tao.load(&graph, &|_| {})).unwrap();
+    runtime.block_on(direct.load(&graph, &|_| {})).unwrap();
+
+    let options = edge_writes::Options { threads: 2, rounds: 1, seconds: 0.2 };
+    for (atype, directions) in [(AType::Link, 1), (AType::Friend, 2)] {
+        let log = |column: &str| {
+            let sql = format!("SELECT {column} FROM change_log WHERE epoch = 1");
+            runtime.block_on(scalar(&direct.url(), sql))
+        };
+        let before = log("coalesce(max(last_lsn), 0)");
+        let writes = edge_writes::compare(&tao, &direct, &graph, atype, options).unwrap();
+        assert!(writes.ratio() > 0.0 && writes.ratio_to_unordered() > 0.0, "{writes:?}");
+        assert_eq!(writes.direct.tried.len(), edge_writes::CONNECTIONS.len());
+        // Every position of the log is taken, by as many changes as an edge has directions.
+        assert_eq!(log("sum(last_lsn - first_lsn + 1)::bigint - max(last_lsn)"), 0);
+        assert!(log("max(last_lsn)") >= before + directions);
+        let wrong = "SELECT count(*) FROM (SELECT id1, atype, count(*) AS n FROM assocs GROUP BY id1, atype) AS l \
+                     FULL JOIN assoc_counts c USING (id1, atype) WHERE coalesce(n, 0) <> coalesce(c.count, 0)";
+        assert_eq!(
+            runtime.block_on(scalar(&direct.url(), wrong.to_owned())),
+            0,
+            "counts that are not those of their lists"
+        );
+    }
+
+    // Last, since its statements leave counts as they are.
+    let lone = lone_writer::compare(&tao, &direct, &graph, 20).unwrap();
+    for latency in [lone.ours, lone.statement] {
+        assert!(latency.median > 0.0 && latency.p99 >= latency.median, "{lone:?}");
+    }
+    assert!(lone.ratio() > 0.0);
+}
+
+async fn scalar(url: &str, sql: String) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_second_level_is_compared_with_redis() {
+    let options = l2::Options { threads: 2, connections: 2, in_flight: 8, rounds: 1, seconds: 0.2 };
+    let found = l2::compare(&graph(), options).await.unwrap();
+    assert!(found.ratio() > 0.0 && found.hit_rate > 0.98, "{found:?}");
 }

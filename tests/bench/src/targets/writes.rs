@@ -66,7 +66,7 @@ macro_rules! unordered_log {
     ($put:expr) => {
         concat!(
             $put,
-            ", logged AS (INSERT INTO change_log SELECT 1, lsn, lsn, $6, $7 FROM nextval('log_lsns') AS l(lsn)) \
+            ", logged AS (INSERT INTO change_log SELECT 0, lsn, lsn, $6, $7 FROM nextval('log_lsns') AS l(lsn)) \
              SELECT bool_and(created) FROM put"
         )
     };

@@ -34,7 +34,7 @@ pub fn serve(
         let cache = Cache::open(&redis).await?;
         Ok(GraphServer::new(Service { database, cache }))
     };
-    bare::serve(threads, make, listening)
+    bare::serve(threads, &make, listening)
 }
 
 /// A thread's part.

@@ -19,7 +19,7 @@ const DATABASE: &str = "tao";
 /// Where the shards keep things.
 #[derive(Debug)]
 enum Store {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Sqlite(#[expect(dead_code, reason = "the folder goes when this is dropped")] TempDir),
 }
 
@@ -49,7 +49,7 @@ impl Cluster {
     pub fn on_postgres(setup: &Setup) -> Result<Self> {
         let postgres = server::postgres()?;
         let url = postgres.create_database(DATABASE)?;
-        Self::start(setup, &url, Store::Postgres(postgres))
+        Self::start(setup, &url, Store::Postgres(Box::new(postgres)))
     }
 
     /// On a file.
