@@ -55,6 +55,8 @@ impl<T: Target> Side for T {
                 })
                 .collect();
             start.ready.wait();
+            // Where each request counts, nothing may be answered before the first look.
+            let early = (plan.arrivals == Arrivals::Once).then(|| look(self, control, &watched));
             let begin = Instant::now();
             let window = match plan.arrivals {
                 Arrivals::Once => Window { begin, from: begin, to: begin + NEVER },
@@ -67,7 +69,7 @@ impl<T: Target> Side for T {
 
             // What fails here must not leave threads behind, so it is looked at when they have ended.
             thread::sleep(window.from.saturating_duration_since(Instant::now()));
-            let before = look(self, control, &watched);
+            let before = early.unwrap_or_else(|| look(self, control, &watched));
             if plan.arrivals != Arrivals::Once {
                 thread::sleep(window.to.saturating_duration_since(Instant::now()));
             }
