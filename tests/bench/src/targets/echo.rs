@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result};
 use tao_harness::{Process, TempDir};
 
 use answers::Answers;
+#[cfg(test)]
+pub(super) use answers::id;
 pub use streams::EchoStreams;
 pub use unary::EchoUnary;
 

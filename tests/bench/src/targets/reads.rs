@@ -60,6 +60,17 @@ const POINTS: &str = "SELECT -n, o.version, o.created_ms, o.updated_ms, o.data \
                       FROM unnest($2::bigint[], $3::int[], $4::bigint[]) WITH ORDINALITY AS want(id1, atype, id2, n) \
                       JOIN assocs e USING (id1, atype, id2)";
 
+/// All of them, each with arguments and the index that it is to use, for a test that looks at their plans.
+#[cfg(test)]
+pub(super) const STATEMENTS: [(&str, &str, &str); 6] = [
+    (OBJECT, "1", "objects_pkey"),
+    (EDGE, "1, 1, 1", "assocs_pkey"),
+    (COUNT, "1, 1", "assoc_counts_pkey"),
+    (RANGE, "1, 1, 50", "assocs_by_time"),
+    (TIME_RANGE, "1, 1, 0, 2000000000, 50", "assocs_by_time"),
+    (POINTS, "'{1,2}', '{1,2}', '{1,1}', '{3,4}'", "assocs_pkey"),
+];
+
 fn edge(row: &PgRow) -> Result<EdgeRow, Error> {
     Ok(EdgeRow { id2: row.try_get(0)?, time: row.try_get(1)?, data: row.try_get(2)? })
 }

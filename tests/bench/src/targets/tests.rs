@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use prost::Message as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tokio::task::LocalSet;
 
 use super::cache_aside::CacheAside;
+use super::connections::Connections;
 use super::echo::{EchoStreams, EchoUnary};
 use super::edge_writes;
 use super::l2;
 use super::log::Log;
 use super::lone_writer;
 use super::postgres::Direct;
-use super::tao::{Cluster, Tao, Way};
+use super::reads;
+use super::tao::{Cluster, Tao, Way, assoc_range, object_get};
 use crate::graph::{Graph, NEWEST, Shape};
 use crate::op::{AType, Op, Outcome};
 use crate::target::{Caller, Setup, Target};
@@ -160,6 +164,32 @@ async fn the_echo_answers_as_a_fresh_graph_does() {
     assert_eq!(outcomes(&EchoStreams::new(&SETUP), &graph, &ops).await.unwrap(), expected);
 }
 
+/// The limit is one of the same bytes: an answer of the echo is as long as the follower's.
+#[tokio::test]
+async fn the_echo_answers_with_as_many_bytes() {
+    let graph = graph();
+    let (tao, echo) = (Cluster::on_sqlite(&Setup { redis: false, ..SETUP }).unwrap(), EchoUnary::new(&SETUP));
+    let tao = Tao::new("tao", Way::Unary, &SETUP, Arc::new(tao));
+    tao.load(&graph, &|_| {}).await.unwrap();
+    echo.load(&graph, &|_| {}).await.unwrap();
+    let connect = |address: &str| GraphServiceClient::connect(format!("http://{address}"));
+    let mut ours = connect(tao.cluster().address()).await.unwrap();
+    let mut theirs = connect(echo.address().unwrap()).await.unwrap();
+    let ids = &tao.cluster().loaded().unwrap().ids;
+    for node in some_nodes(&graph) {
+        let (our_id, their_id) = (ids[node as usize], super::echo::id(node));
+        let our_object = ours.object_get(object_get(our_id)).await.unwrap().into_inner().encoded_len();
+        let their_object = theirs.object_get(object_get(their_id)).await.unwrap().into_inner().encoded_len();
+        // Two times, whose fractions of a second take up to four bytes.
+        assert!(our_object.abs_diff(their_object) <= 4, "{node}: {our_object}, {their_object}");
+        for limit in [1, 50] {
+            let our_list = ours.assoc_range(assoc_range(our_id, limit)).await.unwrap().into_inner().encoded_len();
+            let their_list = theirs.assoc_range(assoc_range(their_id, limit)).await.unwrap().into_inner().encoded_len();
+            assert_eq!(our_list, their_list, "{node}, {limit}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_a_log_direct_writes_do_the_same() {
     let graph = graph();
@@ -208,6 +238,24 @@ fn writes_are_compared_with_direct_ones() {
         assert!(latency.median > 0.0 && latency.p99 >= latency.median, "{lone:?}");
     }
     assert!(lone.ratio() > 0.0);
+}
+
+/// With the plans that prepared statements get, a list is read in its order and nothing is sorted, and keys are looked up.
+#[tokio::test]
+async fn direct_reads_walk_the_indexes() {
+    let graph = Graph::new(Shape::Tao, 30_000, 1).unwrap();
+    let direct = Direct::start(&SETUP, Log::None).unwrap();
+    direct.load(&graph, &|_| {}).await.unwrap();
+    let connections = Connections::open(&direct.url(), 1).await.unwrap();
+    let mut lease = connections.take().await.unwrap();
+    for (n, (statement, arguments, index)) in reads::STATEMENTS.into_iter().enumerate() {
+        let prepare = format!("PREPARE s{n} AS {statement}");
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(lease.connection()).await.unwrap();
+        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE s{n}({arguments})"));
+        let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(lease.connection()).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Sort") && !plan.contains("Seq Scan"), "{statement}\n{plan}");
+    }
 }
 
 async fn scalar(url: &str, sql: String) -> i64 {

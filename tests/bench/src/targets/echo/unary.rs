@@ -29,6 +29,14 @@ impl EchoUnary {
     }
 }
 
+#[cfg(test)]
+impl EchoUnary {
+    /// HOST:PORT, once it is loaded.
+    pub(in crate::targets) fn address(&self) -> Result<&str> {
+        self.server.address()
+    }
+}
+
 impl Target for EchoUnary {
     type Caller = UnaryCaller;
 
