@@ -22,7 +22,7 @@ use crate::targets::{l2, lone_writer};
 use crate::workload::Workload;
 
 const EDGES: u64 = 50_000;
-const AHEAD: usize = 1 << 18;
+const AHEAD: usize = 1 << 19;
 const LONELY_WRITES: usize = 300;
 const UNARY: Duration = Duration::from_millis(1_000);
 

@@ -82,12 +82,17 @@ impl<T: Target> Side for T {
             }
             let before = before?;
             let after = at_end.unwrap_or_else(|| look(self, control, &watched))?;
-            let cpu_us = after
-                .cpu
-                .iter()
-                .map(|(role, us)| (*role, us.saturating_sub(before.cpu.get(role).copied().unwrap_or(0))));
+            let looked = (after.at - before.at).as_secs_f64();
+            let seconds = match plan.arrivals {
+                Arrivals::Once => looked,
+                Arrivals::Closed | Arrivals::Open(_) => plan.measured.as_secs_f64(),
+            };
+            // On a busy machine a look may come late; what was used is then scaled to the time that answers were counted in.
+            let used =
+                |role, us: u64| us.saturating_sub(before.cpu.get(role).copied().unwrap_or(0)) as f64 * seconds / looked;
+            let cpu_us = after.cpu.iter().map(|(role, us)| (*role, used(role, *us) as u64));
             Ok(Round {
-                seconds: (after.at - before.at).as_secs_f64(),
+                seconds,
                 tally,
                 cpu_us: cpu_us.collect(),
                 memory: watched.memory()?,
