@@ -8,5 +8,7 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod nodelay;
+mod pipeline;
 mod several;
 mod watch;

@@ -2,6 +2,8 @@
 
 use tao_proto::v1::batch_item::Call as Item;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
+use tao_proto::v1::pipeline_answer::Result as Answered;
+use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{self, ReadOptions, WriteOptions};
 use tonic::transport::Channel;
 
@@ -10,16 +12,24 @@ use crate::session::Session;
 
 /// A request that carries a session.
 pub trait SessionRequest: Clone + prost::Message {
-    /// Where its token is.
-    fn token(&mut self) -> &mut String;
+    /// Whether it may change something.
+    const IS_WRITE: bool;
+    /// Takes the token out that its caller gave it.
+    fn take_token(&mut self) -> String;
+    /// Gives it one.
+    fn set_token(&mut self, token: &str);
+    /// As a pipeline has it.
+    fn into_call(self) -> Call;
     /// Whether doing it twice does no more than doing it once; gives writes their keys for that, where that is wanted.
     fn make_repeatable(&mut self, generate_keys: bool) -> bool;
 }
 
 /// An answer that carries the session's token.
-pub trait SessionAnswer {
+pub trait SessionAnswer: Sized {
     /// Takes it out: it is the session's business, and in the way of those who compare answers.
     fn take_token(&mut self) -> String;
+    /// As a pipeline had it; `None`: it is another call's answer.
+    fn from_answer(answer: Answered) -> Option<Self>;
 }
 
 /// Sees to it that a write has a key, and says whether it has.
@@ -32,10 +42,19 @@ fn has_key(options: &mut Option<WriteOptions>, generate: bool) -> bool {
 }
 
 macro_rules! session {
-    ($options:ident, $repeatable:expr; $($request:ident => $answer:ident),* $(,)?) => {$(
+    ($options:ident, $writes:expr, $repeatable:expr; $($kind:ident: $request:ident => $answer:ident),* $(,)?) => {$(
         impl SessionRequest for v1::$request {
-            fn token(&mut self) -> &mut String {
-                &mut self.options.get_or_insert_with($options::default).session_token
+            const IS_WRITE: bool = $writes;
+            fn take_token(&mut self) -> String {
+                self.options.as_mut().map(|options| std::mem::take(&mut options.session_token)).unwrap_or_default()
+            }
+            fn set_token(&mut self, token: &str) {
+                if !token.is_empty() {
+                    token.clone_into(&mut self.options.get_or_insert_with($options::default).session_token);
+                }
+            }
+            fn into_call(self) -> Call {
+                Call::$kind(self)
             }
             fn make_repeatable(&mut self, generate_keys: bool) -> bool {
                 let repeatable: fn(&mut Self, bool) -> bool = $repeatable;
@@ -46,37 +65,40 @@ macro_rules! session {
             fn take_token(&mut self) -> String {
                 std::mem::take(&mut self.session_token)
             }
+            fn from_answer(answer: Answered) -> Option<Self> {
+                if let Answered::$kind(answer) = answer { Some(answer) } else { None }
+            }
         }
     )*};
 }
 
-session!(ReadOptions, |_, _| true;
-    ObjectGetRequest => ObjectGetResponse,
-    ObjectMultiGetRequest => ObjectMultiGetResponse,
-    AssocGetRequest => AssocGetResponse,
-    AssocCountRequest => AssocCountResponse,
-    AssocRangeRequest => AssocRangeResponse,
-    AssocTimeRangeRequest => AssocTimeRangeResponse,
+session!(ReadOptions, false, |_, _| true;
+    ObjectGet: ObjectGetRequest => ObjectGetResponse,
+    ObjectMultiGet: ObjectMultiGetRequest => ObjectMultiGetResponse,
+    AssocGet: AssocGetRequest => AssocGetResponse,
+    AssocCount: AssocCountRequest => AssocCountResponse,
+    AssocRange: AssocRangeRequest => AssocRangeResponse,
+    AssocTimeRange: AssocTimeRangeRequest => AssocTimeRangeResponse,
 );
-session!(WriteOptions, |request, generate| has_key(&mut request.options, generate);
-    ObjectAddRequest => ObjectAddResponse,
-    ObjectUpdateRequest => ObjectUpdateResponse,
-    ObjectUpsertRequest => ObjectUpsertResponse,
-    ObjectDeleteRequest => ObjectDeleteResponse,
-    AssocAddRequest => AssocAddResponse,
-    AssocDeleteRequest => AssocDeleteResponse,
-    AssocChangeTypeRequest => AssocChangeTypeResponse,
-    WriteBatchRequest => WriteBatchResponse,
+session!(WriteOptions, true, |request, generate| has_key(&mut request.options, generate);
+    ObjectAdd: ObjectAddRequest => ObjectAddResponse,
+    ObjectUpdate: ObjectUpdateRequest => ObjectUpdateResponse,
+    ObjectUpsert: ObjectUpsertRequest => ObjectUpsertResponse,
+    ObjectDelete: ObjectDeleteRequest => ObjectDeleteResponse,
+    AssocAdd: AssocAddRequest => AssocAddResponse,
+    AssocDelete: AssocDeleteRequest => AssocDeleteResponse,
+    AssocChangeType: AssocChangeTypeRequest => AssocChangeTypeResponse,
+    WriteBatch: WriteBatchRequest => WriteBatchResponse,
 );
 // Ids that nobody got are never missed.
-session!(WriteOptions, |_, _| true; AllocateIdsRequest => AllocateIdsResponse);
-session!(ReadOptions, |batch, generate| {
+session!(WriteOptions, true, |_, _| true; AllocateIds: AllocateIdsRequest => AllocateIdsResponse);
+session!(ReadOptions, true, |batch, generate| {
     let mut repeatable = true;
     for item in &mut batch.items {
         repeatable &= item.call.as_mut().is_none_or(|call| item_is_repeatable(call, generate));
     }
     repeatable
-}; BatchRequest => BatchResponse);
+}; Batch: BatchRequest => BatchResponse);
 
 fn item_is_repeatable(call: &mut Item, generate: bool) -> bool {
     match call {

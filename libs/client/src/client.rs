@@ -1,14 +1,16 @@
 //! Connections to followers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tao_model::limits::MAX_REQUEST;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
+use tao_rpc::{LinkClient, LinkOptions};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::error::ClientError;
+use crate::pipe::Pipes;
 use crate::session::Session;
 
 /// How calls are made.
@@ -28,6 +30,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// A connection on which nothing has come for so long is asked whether it is alive. Default: 20 s.
     pub keepalive: Duration,
+    /// Whether calls share a stream to the follower (GraphService.Pipeline), which makes many at once several times cheaper; otherwise
+    /// each is a request of its own, as some proxies need it. Default: true.
+    pub pipeline: bool,
     /// Bytes of a request or an answer, at the most: a larger one is refused here. Default: 4 MiB, as the server has it.
     pub max_message: usize,
 }
@@ -41,6 +46,7 @@ impl Default for ClientOptions {
             generate_keys: true,
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(20),
+            pipeline: true,
             max_message: MAX_REQUEST,
         }
     }
@@ -65,6 +71,21 @@ struct Inner {
 pub(crate) struct Follower {
     pub address: String,
     pub graph: GraphServiceClient<Channel>,
+    /// Its stream of calls, begun with the first of them.
+    pipe: OnceLock<LinkClient<Pipes>>,
+    link: LinkOptions,
+}
+
+impl Follower {
+    /// The stream of calls. On a tokio runtime.
+    pub fn pipe(&self) -> Result<&LinkClient<Pipes>, ClientError> {
+        if let Some(pipe) = self.pipe.get() {
+            return Ok(pipe);
+        }
+        let wrong = |_| ClientError::Address { address: self.address.clone() };
+        let pipe = LinkClient::new(&self.address, self.link.clone()).map_err(wrong)?;
+        Ok(self.pipe.get_or_init(|| pipe))
+    }
 }
 
 impl Client {
@@ -72,15 +93,17 @@ impl Client {
     /// and again whenever it breaks; of several followers one is called until it can't be reached, and then the next.
     /// Needs a tokio runtime.
     pub fn connect(addresses: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let addresses: Vec<_> = addresses.split(',').map(str::trim).collect();
+        let has_others = addresses.len() > 1;
         let followers: Vec<_> =
-            addresses.split(',').map(|address| follower(address.trim(), &options)).collect::<Result<_, _>>()?;
+            addresses.iter().map(|address| follower(address, has_others, &options)).collect::<Result<_, _>>()?;
         let turn = AtomicUsize::new(rand::random_range(0..followers.len()));
         Ok(Self { inner: Arc::new(Inner { followers, turn, options }) })
     }
 
     /// A session that has seen nothing.
     pub fn session(&self) -> Session {
-        Session::new(self.clone(), String::new())
+        Session::new(self.clone(), "")
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
@@ -101,7 +124,7 @@ impl Client {
     }
 }
 
-fn follower(address: &str, options: &ClientOptions) -> Result<Follower, ClientError> {
+fn follower(address: &str, has_others: bool, options: &ClientOptions) -> Result<Follower, ClientError> {
     let wrong = || ClientError::Address { address: address.to_owned() };
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri: Uri = uri.parse().map_err(|_| wrong())?;
@@ -118,7 +141,14 @@ fn follower(address: &str, options: &ClientOptions) -> Result<Follower, ClientEr
         .keep_alive_while_idle(true)
         .connect_lazy();
     let graph = GraphServiceClient::new(channel).max_decoding_message_size(options.max_message);
-    Ok(Follower { address: address.to_owned(), graph })
+    let link = LinkOptions {
+        connect_timeout: options.connect_timeout,
+        keepalive_interval: options.keepalive,
+        keepalive_timeout: options.connect_timeout,
+        fails_fast: has_others,
+        ..LinkOptions::default()
+    };
+    Ok(Follower { address: address.to_owned(), graph, pipe: OnceLock::new(), link })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use tao_model::Error;
+use tao_proto::v1::ItemError;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt as _;
 
@@ -129,6 +131,46 @@ impl ClientError {
             | Self::Refused { not_applied, .. } => *not_applied = false,
         }
         self
+    }
+
+    /// Reads what the server said of one call of a pipeline.
+    pub(crate) fn from_item(item: ItemError) -> Self {
+        Self::Refused {
+            code: Code::from(item.code),
+            reason: item.reason,
+            message: item.message,
+            violations: item.violations.into_iter().map(|v| (v.field, v.description)).collect(),
+            retryable: item.retryable,
+            not_applied: item.not_applied,
+            retry_after: (item.retry_after_ms > 0).then(|| Duration::from_millis(item.retry_after_ms)),
+        }
+    }
+
+    /// An answer that is not of its call's kind.
+    pub(crate) fn unreadable() -> Self {
+        Self::Refused {
+            code: Code::Internal,
+            reason: String::new(),
+            message: "the server sent an answer that this version can't read".to_owned(),
+            violations: Vec::new(),
+            retryable: false,
+            not_applied: false,
+            retry_after: None,
+        }
+    }
+
+    /// What became of the way to the server at `address`, and of a call within so much time.
+    pub(crate) fn from_link(error: &Error, address: &str, within: Duration) -> Self {
+        let not_applied = error.is_not_applied();
+        match error {
+            Error::DeadlineExceeded { .. } => Self::Deadline { address: address.to_owned(), within, not_applied },
+            other => Self::Transport {
+                address: address.to_owned(),
+                code: Code::Unavailable,
+                message: other.to_string(),
+                not_applied,
+            },
+        }
     }
 
     /// Reads what the server at `address` said, or what became of the way there.

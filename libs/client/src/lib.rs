@@ -16,6 +16,8 @@
 mod calls;
 mod client;
 mod error;
+mod pipe;
+mod seen;
 mod session;
 mod watch;
 

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tao_model::Token;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
+use tao_proto::v1::pipeline_answer::Result as Answered;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::calls::{SessionAnswer, SessionRequest};
-use crate::client::{Client, ClientOptions};
+use crate::client::{Client, ClientOptions, Follower};
 use crate::error::ClientError;
+use crate::pipe::Piped;
+use crate::seen::{Seen, merged};
 
 /// Between two attempts, unless the server asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
@@ -23,25 +25,25 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Session {
     client: Client,
-    token: Arc<Mutex<String>>,
+    seen: Arc<Mutex<Seen>>,
     deadline: Duration,
 }
 
 impl Session {
-    pub(crate) fn new(client: Client, token: String) -> Self {
+    pub(crate) fn new(client: Client, token: &str) -> Self {
         let deadline = client.options().deadline;
-        Self { client, token: Arc::new(Mutex::new(token)), deadline }
+        Self { client, seen: Arc::new(Mutex::new(Seen::new(token))), deadline }
     }
 
     /// What the session has seen, for another process to go on with; empty when it has seen nothing.
     pub fn token(&self) -> String {
-        self.token.lock().clone()
+        self.seen.lock().text().as_ref().to_owned()
     }
 
     /// Another session, which goes on where the one that gave `token` was.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Arc::new(Mutex::new(token.to_owned())), ..self.clone() }
+        Self { seen: Arc::new(Mutex::new(Seen::new(token))), ..self.clone() }
     }
 
     /// Another session, which has seen nothing.
@@ -74,33 +76,30 @@ impl Session {
         let deadline = Instant::now() + self.deadline;
         let repeatable = request.make_repeatable(options.generate_keys && options.attempts > 1);
         // A token of the caller's own, beside the session's.
-        let given = std::mem::take(request.token());
+        let given = request.take_token();
+        let (bytes, limit) = (request.encoded_len(), options.max_message);
+        if bytes > limit {
+            return Err(ClientError::TooLarge { bytes, limit });
+        }
         let mut perhaps_applied = false;
         let mut attempt = 1;
         loop {
             // Anew each time: other calls of the session, and errors, may have seen more.
-            *request.token() = merged(&self.token(), &given);
-            let (bytes, limit) = (request.encoded_len(), options.max_message);
-            if bytes > limit {
-                return Err(ClientError::TooLarge { bytes, limit });
-            }
-            let mut call = Request::new(request.clone());
-            call.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            let token = merged(&self.seen.lock().text(), &given);
             let (turn, follower) = self.client.follower();
-            let answered = timeout_at(deadline, send(&mut follower.graph.clone(), call)).await;
+            let answered = if options.pipeline {
+                self.send_piped(follower, request.clone(), token, deadline).await
+            } else {
+                let mut request = request.clone();
+                request.set_token(&token);
+                self.send_alone(follower, request, &send, deadline).await
+            };
             let error = match answered {
-                Ok(Ok(response)) => {
-                    let mut answer = response.into_inner();
-                    self.learn(&answer.take_token());
+                Ok(answer) => {
+                    self.learn(&given);
                     return Ok(answer);
                 }
-                Ok(Err(status)) => {
-                    if let Some(token) = status.metadata().get(SESSION_TOKEN).and_then(|t| t.to_str().ok()) {
-                        self.learn(token);
-                    }
-                    ClientError::from_status(&status, &follower.address)
-                }
-                Err(_) => self.late(&follower.address),
+                Err(error) => error,
             };
             // The channel keeps time as well, and may be the first to notice.
             let is_transport = matches!(error, ClientError::Transport { .. });
@@ -120,16 +119,67 @@ impl Session {
         }
     }
 
+    /// A call beside others on the follower's stream.
+    async fn send_piped<Req: SessionRequest, Res: SessionAnswer>(
+        &self,
+        follower: &Follower,
+        request: Req,
+        token: Arc<str>,
+        deadline: Instant,
+    ) -> Result<Res, ClientError> {
+        let piped = Piped { call: request.into_call(), token };
+        let sent = follower.pipe()?.send(piped, Req::IS_WRITE, deadline).await;
+        let answer = sent.map_err(|error| ClientError::from_link(&error, &follower.address, self.deadline))?;
+        if let Some(seen) = &answer.seen {
+            self.seen.lock().learn(seen);
+        }
+        match answer.answered {
+            Some(Answered::Error(error)) => Err(ClientError::from_item(error)),
+            Some(answered) => Res::from_answer(answered).ok_or_else(ClientError::unreadable),
+            None => Err(ClientError::unreadable()),
+        }
+    }
+
+    /// A call as a request of its own.
+    async fn send_alone<Req: SessionRequest, Res: SessionAnswer>(
+        &self,
+        follower: &Follower,
+        request: Req,
+        send: &impl AsyncFn(&mut GraphServiceClient<Channel>, Request<Req>) -> Result<Response<Res>, Status>,
+        deadline: Instant,
+    ) -> Result<Res, ClientError> {
+        let mut call = Request::new(request);
+        call.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        match timeout_at(deadline, send(&mut follower.graph.clone(), call)).await {
+            Ok(Ok(response)) => {
+                let mut answer = response.into_inner();
+                self.learn(&answer.take_token());
+                Ok(answer)
+            }
+            Ok(Err(status)) => {
+                if let Some(token) = status.metadata().get(SESSION_TOKEN).and_then(|t| t.to_str().ok()) {
+                    self.learn(token);
+                }
+                Err(ClientError::from_status(&status, &follower.address))
+            }
+            Err(_) => Err(self.late(&follower.address)),
+        }
+    }
+
     fn late(&self, address: &str) -> ClientError {
         ClientError::Deadline { address: address.to_owned(), within: self.deadline, not_applied: false }
     }
 
     /// Adds what an answer has seen: answers of calls side by side each know a part.
     pub(crate) fn learn(&self, seen: &str) {
-        let mut token = self.token.lock();
-        if *token != seen {
-            *token = merged(&token, seen);
+        if !seen.is_empty() {
+            self.seen.lock().learn(&seen.into());
         }
+    }
+
+    /// Adds what a stream of changes has told.
+    pub(crate) fn learn_told(&self, told: &str) {
+        self.seen.lock().learn_told(&told.into());
     }
 }
 
@@ -141,39 +191,9 @@ pub(crate) fn pause(options: &ClientOptions, attempt: u32, error: &ClientError) 
     error.retry_after().map_or(random, |asked| asked.saturating_add(random / 4).max(random))
 }
 
-/// What either token has seen. Where they can't be merged (another cluster, a format of a newer server) the newer one counts.
-fn merged(older: &str, newer: &str) -> String {
-    if newer.is_empty() || older == newer {
-        return older.to_owned();
-    }
-    let both = Token::parse(newer).and_then(|mut both| {
-        both.merge(&Token::decode(older, both.cluster())?);
-        Ok(both.encode())
-    });
-    both.unwrap_or_else(|_| newer.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{ClusterId, LogId, Position, ShardId};
-
-    fn token(cluster: u8, shard: u32, lsn: u64) -> String {
-        let mut token = Token::new(ClusterId([cluster; 16]));
-        token.see(ShardId(shard), Position::new(1, lsn), |_| LogId(0));
-        token.encode()
-    }
-
-    #[test]
-    fn tokens_of_a_session_are_merged_whatever_their_order() {
-        let (a, b) = (token(3, 1, 10), token(3, 2, 7));
-        assert_eq!(merged(&a, &b), merged(&b, &a));
-        assert_eq!(merged(&merged(&a, &b), &token(3, 1, 4)), merged(&a, &b), "what is older takes nothing away");
-        assert_eq!((merged("", &a), merged(&a, "")), (a.clone(), a.clone()));
-        for unlike in [token(4, 1, 1), "of a newer server".to_owned()] {
-            assert_eq!(merged(&a, &unlike), unlike, "the newer one counts");
-        }
-    }
 
     #[test]
     fn pauses_grow_to_a_limit_and_are_as_long_as_the_server_asks() {

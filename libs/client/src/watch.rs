@@ -82,7 +82,7 @@ impl Watch {
         match received {
             Ok(answer) => {
                 self.failing = None;
-                self.session.learn(&answer.session_token);
+                self.session.learn_told(&answer.session_token);
                 // From here on the token says where to begin.
                 self.request.since_ms = 0;
                 self.request.session_token = answer.session_token;

@@ -1,7 +1,6 @@
 //! The type registry: names, numbers, inverses. Read from a TOML file (docs/schema.md).
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use serde::Deserialize;
 
 use crate::graph::{AssocRef, TypeId};

@@ -103,11 +103,33 @@ proptest! {
 #[test]
 fn a_token_keeps_single_shards_until_it_grows_too_large() {
     let mut token = Token::new(CLUSTER);
-    (0..200).for_each(|n| token.see(ShardId(n), Position::new(1, u64::from(n) + 1), |_| LOG));
-    assert_eq!(token.floor(ShardId(3), LOG), Position::new(1, 4));
-    assert_eq!(token.floor(ShardId(900), LOG), Position::ZERO);
-    (200..300).for_each(|n| token.see(ShardId(n), Position::new(1, u64::from(n) + 1), |_| LOG));
-    assert!(token.floor(ShardId(900), LOG) >= Position::new(1, 250), "folded into the log");
+    let mut see = |range: std::ops::Range<u32>| {
+        range.for_each(|n| token.see(ShardId(n), Position::new(1, u64::from(n) + 1), |_| LOG));
+        token.clone()
+    };
+    let few = see(0..8);
+    assert_eq!(few.floor(ShardId(3), LOG), Position::new(1, 4));
+    assert_eq!(few.floor(ShardId(900), LOG), Position::ZERO);
+    let many = see(8..100);
+    assert!(many.floor(ShardId(900), LOG) >= Position::new(1, 90), "folded into the log");
+    assert!(many.encode().len() < 200);
+    assert_eq!(many.resume_point(LOG), Some(Position::new(1, 1)), "what was seen first stays where changes go on from");
+}
+
+#[test]
+fn several_tokens_are_one() {
+    let at = |shard, lsn| {
+        let mut token = Token::new(CLUSTER);
+        token.see(ShardId(shard), Position::new(1, lsn), |_| LOG);
+        token
+    };
+    let mut both = at(1, 5);
+    both.merge(&at(2, 7));
+    let joined = format!("{},{}", at(1, 5).encode(), at(2, 7).encode());
+    assert_eq!(Token::parse(&joined).unwrap(), both);
+    let stranger = Token::new(tao_model::ClusterId([8; 16])).encode();
+    assert_eq!(Token::parse(&format!("{joined},{stranger}")), Err(Error::TokenOtherCluster));
+    assert!(Token::parse(&format!("{joined},")).is_err());
 }
 
 #[test]
@@ -143,6 +165,9 @@ fn a_token_resumes_a_log_where_nothing_is_missed() {
         token.see(ShardId(shard), at(lsn), log_of);
     }
     assert_eq!(token.resume_point(LogId(0)), Some(at(5)), "shard 2 has been seen up to there only");
+    let mut hit = token.clone();
+    hit.see_at(LogId(0), at(9));
+    assert_eq!((hit.floor(ShardId(7), LogId(0)), hit.resume_point(LogId(0))), (at(9), Some(at(5))));
     assert_eq!(token.resume_point(LogId(1)), Some(at(3)));
     token.see_log(LogId(0), at(7));
     assert_eq!(token.resume_point(LogId(0)), Some(at(7)));

@@ -59,7 +59,10 @@ impl Answer {
     /// Appends a string field, unless it is empty.
     pub fn push_str(&mut self, number: u32, text: &str) {
         if !text.is_empty() {
-            self.push_field(number, Bytes::copy_from_slice(text.as_bytes()));
+            let mut field = Vec::with_capacity(field_len(number, text.len()));
+            put_field_head(number, text.len(), &mut field);
+            field.extend_from_slice(text.as_bytes());
+            self.push_raw(field.into());
         }
     }
 
@@ -67,10 +70,14 @@ impl Answer {
     pub fn push_int(&mut self, number: u32, value: i64) {
         if value != 0 {
             let mut field = Vec::with_capacity(12);
-            encode_varint(u64::from(number) << 3, &mut field);
-            encode_varint(value as u64, &mut field);
+            put_int(number, value as u64, &mut field);
             self.push_raw(field.into());
         }
+    }
+
+    /// The message, in pieces.
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
     }
 
     /// The message in one piece.
@@ -89,9 +96,22 @@ fn field_head(number: u32, len: usize) -> Bytes {
 }
 
 /// Writes the tag and length of a length-delimited field.
-pub(crate) fn put_field_head(number: u32, len: usize, out: &mut Vec<u8>) {
+pub fn put_field_head(number: u32, len: usize, out: &mut Vec<u8>) {
     encode_varint(u64::from(number) << 3 | 2, out);
     encode_varint(len as u64, out);
+}
+
+/// Writes an integer field, unless it is 0.
+pub fn put_int(number: u32, value: u64, out: &mut Vec<u8>) {
+    if value != 0 {
+        encode_varint(u64::from(number) << 3, out);
+        encode_varint(value, out);
+    }
+}
+
+/// Bytes that an integer field takes.
+pub const fn int_len(number: u32, value: u64) -> usize {
+    if value == 0 { 0 } else { encoded_len_varint((number as u64) << 3) + encoded_len_varint(value) }
 }
 
 /// Bytes that a length-delimited field takes, tag and length included.

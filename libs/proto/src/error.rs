@@ -59,7 +59,7 @@ pub fn to_status(error: &Error) -> Status {
     Status::with_error_details(code(error), error.to_string(), details)
 }
 
-/// As the error of one item of a batch.
+/// As the error of one item of a batch, or of one call of a pipeline.
 pub fn to_item(error: &Error) -> v1::ItemError {
     v1::ItemError {
         code: code(error) as i32,
@@ -67,6 +67,9 @@ pub fn to_item(error: &Error) -> v1::ItemError {
         message: error.to_string(),
         violations: violations_to_proto(error),
         retryable: error.is_retryable(),
+        not_applied: error.is_not_applied(),
+        retry_after_ms: error.retry_after().map_or(0, |after| after.as_millis() as u64),
+        item: if let Error::Item { item, .. } = error { item.clone() } else { String::new() },
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 
+use crate::asking::{Asking, TierAsks};
 use crate::call::{self, CallContext, Op, TierReply, is_write};
 use crate::connect::{AddressError, Connect, TcpConnect, channel, parse_address};
 use crate::line::Line;
@@ -41,6 +42,8 @@ pub struct LinkOptions {
     pub max_message_bytes: usize,
     /// How long a call waits for a connection, if its deadline is not sooner.
     pub connect_wait: Duration,
+    /// Whether it gives up as soon as an attempt to connect has failed, since its caller knows another server.
+    pub fails_fast: bool,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// How often an idle peer is asked whether it lives.
@@ -63,6 +66,7 @@ impl Default for LinkOptions {
             max_message_calls: 256,
             max_message_bytes: 256 * 1024,
             connect_wait: Duration::from_secs(1),
+            fails_fast: false,
             connect_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(3),
             keepalive_timeout: Duration::from_secs(4),
@@ -82,24 +86,30 @@ impl fmt::Debug for LinkOptions {
     }
 }
 
-/// Calls a tier over long-lived streams. Cheap to clone; usable from any runtime. Its connections end with its last clone.
-#[derive(Debug, Clone)]
-pub struct TierClient {
-    inner: Arc<Inner>,
+/// Makes calls over long-lived streams. Cheap to clone; usable from any runtime. Its connections end with its last clone.
+#[derive(Debug)]
+pub struct LinkClient<A: Asking> {
+    inner: Arc<Inner<A>>,
+}
+
+impl<A: Asking> Clone for LinkClient<A> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Inner<A: Asking> {
     address: Uri,
     options: Arc<LinkOptions>,
     runtime: Handle,
-    lines: Vec<Arc<Line>>,
+    lines: Vec<Arc<Line<A>>>,
     /// Whose turn it is.
     turn: AtomicUsize,
     _closed: DropGuard,
 }
 
-impl TierClient {
+impl<A: Asking> LinkClient<A> {
     /// Begins to connect to `host:port` or `http://host:port`, in the background and for as long as the client lives. Must be made
     /// on a tokio runtime, or be given one.
     pub fn new(address: &str, options: LinkOptions) -> Result<Self, AddressError> {
@@ -135,35 +145,57 @@ impl TierClient {
 
     /// Asks, and waits for the answer until the deadline. Dropping the future gives the call up, there too.
     ///
-    /// Beside the peer's own errors: UNAVAILABLE, DEADLINE_EXCEEDED (each says whether a write surely did not happen) and
-    /// OVERLOADED (nothing was sent).
-    pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
+    /// Errors: UNAVAILABLE, DEADLINE_EXCEEDED (each says whether a write surely did not happen) and OVERLOADED (nothing was sent).
+    pub async fn send(&self, call: A::Call, is_write: bool, deadline: Instant) -> Result<A::Reply> {
         let now = Instant::now();
-        if context.deadline <= now {
+        if deadline <= now {
             return Err(Error::DeadlineExceeded { not_applied: true });
         }
-        let is_write = is_write(&op);
-        let mut call = Some(call::to_wire(context, op));
+        let mut call = Some(call);
         let mut line = self.line();
         let mut ticket = loop {
-            if let Some(ticket) = line.submit(&mut call, is_write, context.deadline)? {
+            if let Some(ticket) = line.submit(&mut call, is_write, deadline)? {
                 break ticket;
             }
             let limit = now + self.inner.options.connect_wait;
-            match line.wait_open(limit.min(context.deadline)).await {
+            match line.wait_open(limit.min(deadline)).await {
                 Ok(()) => {}
-                Err(_) if context.deadline <= limit => return Err(Error::DeadlineExceeded { not_applied: true }),
+                Err(_) if deadline <= limit => return Err(Error::DeadlineExceeded { not_applied: true }),
                 Err(error) => return Err(error),
             }
             line = self.line();
         };
-        match timeout_at(context.deadline, ticket.answer()).await {
-            Ok(reply) => call::from_reply(reply?),
+        match timeout_at(deadline, ticket.answer()).await {
+            Ok(reply) => reply,
             Err(_) => {
                 let sent = ticket.give_up();
                 Err(Error::DeadlineExceeded { not_applied: !is_write || !sent })
             }
         }
+    }
+
+    /// The connection whose turn it is, among those that are open.
+    fn line(&self) -> &Line<A> {
+        let lines = &self.inner.lines;
+        if let [line] = lines.as_slice() {
+            return line;
+        }
+        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % lines.len();
+        let (ahead, behind) = lines.split_at(turn);
+        behind.iter().chain(ahead).find(|line| line.is_open()).unwrap_or(&lines[turn])
+    }
+}
+
+/// Calls a tier.
+pub type TierClient = LinkClient<TierAsks>;
+
+impl TierClient {
+    /// Asks, and waits for the answer until the deadline. Dropping the future gives the call up, there too.
+    ///
+    /// Errors: the peer's own, and those of [`LinkClient::send`].
+    pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
+        let is_write = is_write(&op);
+        call::from_reply(self.send(call::to_wire(context, op), is_write, context.deadline).await?)
     }
 
     /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.
@@ -204,17 +236,6 @@ impl TierClient {
             event.map_err(|status| peer_status::from_status(&peer, &status))
         });
         Ok(events.boxed())
-    }
-
-    /// The connection whose turn it is, among those that are open.
-    fn line(&self) -> &Line {
-        let lines = &self.inner.lines;
-        if let [line] = lines.as_slice() {
-            return line;
-        }
-        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % lines.len();
-        let (ahead, behind) = lines.split_at(turn);
-        behind.iter().chain(ahead).find(|line| line.is_open()).unwrap_or(&lines[turn])
     }
 }
 

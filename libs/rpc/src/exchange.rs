@@ -5,57 +5,103 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{AbortHandle, Abortable, Aborted};
+use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, CatchUnwind};
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
-use prost::Message as _;
 use tao_model::{Error, Result};
-use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use crate::call::{self, TierReply};
 use crate::drain::Drain;
-use crate::server::{MAX_MESSAGE, ServerLimits, ServerMetrics, TierHandler};
+use crate::server::ServerLimits;
 
-/// Answers that travel in one message at most.
-const MAX_REPLIES: usize = 1_024;
-/// Bytes of answers in one message, unless a single one is larger.
-const FULL_MESSAGE: usize = 3_500 * 1024;
-/// Bytes of one answer; a larger one would break the stream.
-const MAX_REPLY: usize = MAX_MESSAGE - 1024;
+/// What is spoken on a stream of calls: one value a stream, which gathers the answers that are to be sent.
+pub trait Dialect: Send + 'static {
+    /// A message that is read.
+    type Request: Send;
+    /// A message that is sent.
+    type Response: Send;
+    /// One call.
+    type Call: Send;
+    /// What the future of a call ends with.
+    type Answer: Send + 'static;
 
-type Answer = Result<Result<TierReply>, Box<dyn Any + Send>>;
+    /// Takes a message apart: its calls in their order, and the numbers of those that are given up.
+    fn open(&mut self, request: Self::Request) -> (Vec<Self::Call>, Vec<u64>);
+
+    /// The number of a call.
+    fn seq(call: &Self::Call) -> u64;
+
+    /// Begins a call, or answers it at once where that takes nobody else.
+    fn begin(&mut self, call: Self::Call, arrived: Instant, now: Instant) -> Option<Waiting<Self::Answer>>;
+
+    /// Answers a call with an error, whatever its kind.
+    fn refuse(&mut self, seq: u64, error: &Error);
+
+    /// Answers a call that has ended.
+    fn finish(&mut self, ended: Ended<Self::Answer>);
+
+    /// Whether the answers that are to be sent fill a message.
+    fn is_full(&self) -> bool;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool;
+
+    /// The next message, of what is to be sent.
+    fn message(&mut self, draining: bool) -> Self::Response;
+}
+
+/// A call that was not answered at once.
+pub struct Waiting<A> {
+    /// Its number.
+    pub seq: u64,
+    /// Its kind, as the dialect counts them.
+    pub kind: usize,
+    /// Whether it may change something.
+    pub is_write: bool,
+    /// When its caller stops waiting.
+    pub deadline: Instant,
+    /// Ends with its answer. Polled by the stream's task, and dropped when the caller gives up.
+    pub future: BoxFuture<'static, A>,
+}
+
+/// A call that has ended.
+pub struct Ended<A> {
+    /// Its number.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: usize,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// Its answer; or that its deadline passed, or that it crashed.
+    pub answer: Result<A>,
+}
 
 /// See the module.
-pub struct Exchange<H> {
-    handler: H,
+pub struct Exchange<D: Dialect> {
+    dialect: D,
     limits: Arc<ServerLimits>,
-    metrics: Arc<ServerMetrics>,
     /// Gone when the caller has ended its half.
-    requests: Option<Streaming<ExchangeRequest>>,
+    requests: Option<Streaming<D::Request>>,
     /// Calls that were read and not begun, while too many are under way.
-    backlog: VecDeque<(Call, Instant)>,
-    running: FuturesUnordered<Abortable<Running>>,
+    backlog: VecDeque<(D::Call, Instant)>,
+    running: FuturesUnordered<Abortable<Running<D::Answer>>>,
     /// By `seq`, of those running.
     handles: HashMap<u64, AbortHandle, foldhash::fast::RandomState>,
-    /// Answers to be sent, with their encoded sizes.
-    done: VecDeque<(Reply, usize)>,
-    done_bytes: usize,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     age: Option<Pin<Box<Sleep>>>,
     drained: Drained,
 }
 
 /// Nothing in it is ever pinned in place.
-impl<H> Unpin for Exchange<H> {}
+impl<D: Dialect> Unpin for Exchange<D> {}
 
 /// How far the polite end is.
 #[derive(PartialEq, Eq)]
@@ -66,41 +112,32 @@ enum Drained {
     Told,
 }
 
-impl<H: TierHandler> Exchange<H> {
-    pub(crate) fn new(
-        handler: H,
-        limits: Arc<ServerLimits>,
-        metrics: Arc<ServerMetrics>,
-        drain: &Drain,
-        requests: Streaming<ExchangeRequest>,
-    ) -> Self {
+impl<D: Dialect> Exchange<D> {
+    /// Answers the calls of a stream, until it ends or is drained.
+    pub fn new(dialect: D, limits: Arc<ServerLimits>, drain: &Drain, requests: Streaming<D::Request>) -> Self {
         Self {
-            handler,
+            dialect,
             age: limits.max_stream_age.map(|age| Box::pin(sleep(vary(age)))),
             limits,
-            metrics,
             requests: Some(requests),
             backlog: VecDeque::new(),
             running: FuturesUnordered::new(),
             handles: HashMap::default(),
-            done: VecDeque::new(),
-            done_bytes: 0,
             drain: Box::pin(drain.begun()),
             drained: Drained::No,
         }
     }
 
     /// Takes a message: gives up what is cancelled, queues what is new.
-    fn read(&mut self, request: ExchangeRequest) {
-        self.metrics.messages.increment(1);
+    fn read(&mut self, request: D::Request) {
         let now = Instant::now();
-        self.backlog.extend(request.calls.into_iter().map(|call| (call, now)));
-        for seq in request.cancels {
-            self.metrics.cancelled.increment(1);
+        let (calls, cancels) = self.dialect.open(request);
+        self.backlog.extend(calls.into_iter().map(|call| (call, now)));
+        for seq in cancels {
             match self.handles.remove(&seq) {
                 // The set of running calls drops the future when it sees the abort, in this same poll.
                 Some(handle) => handle.abort(),
-                None => self.backlog.retain(|(call, _)| call.seq != seq),
+                None => self.backlog.retain(|(call, _)| D::seq(call) != seq),
             }
         }
     }
@@ -111,38 +148,32 @@ impl<H: TierHandler> Exchange<H> {
             return;
         }
         let now = Instant::now();
-        while self.handles.len() < self.limits.max_in_flight && !self.is_full() {
-            let Some((call, began)) = self.backlog.pop_front() else { return };
-            self.begin_one(call, began, now, cx);
+        while self.handles.len() < self.limits.max_in_flight && !self.dialect.is_full() {
+            let Some((call, arrived)) = self.backlog.pop_front() else { return };
+            self.begin_one(call, arrived, now, cx);
         }
     }
 
-    fn begin_one(&mut self, call: Call, began: Instant, now: Instant, cx: &mut Context<'_>) {
-        let seq = call.seq;
-        if self.handles.contains_key(&seq) {
-            self.answer(seq, Err(Error::invalid("seq", "is of a call that is under way")));
-            return;
+    fn begin_one(&mut self, call: D::Call, arrived: Instant, now: Instant, cx: &mut Context<'_>) {
+        let seq = D::seq(&call);
+        if !self.handles.is_empty() && self.handles.contains_key(&seq) {
+            return self.dialect.refuse(seq, &Error::invalid("seq", "is of a call that is under way"));
         }
-        let deadline = began + Duration::from_micros(call.timeout_us.min(u64::from(u32::MAX)));
-        let (context, op) = match call::from_wire(call, deadline) {
-            Ok(call) => call,
-            Err(error) => return self.answer(seq, Err(error)),
+        let dialect = &mut self.dialect;
+        let waiting = match catch_unwind(AssertUnwindSafe(|| dialect.begin(call, arrived, now))) {
+            Ok(Some(waiting)) => waiting,
+            Ok(None) => return,
+            Err(panic) => return self.dialect.refuse(seq, &crashed(&*panic)),
         };
-        if deadline <= now {
-            return self.answer(seq, Err(Error::DeadlineExceeded { not_applied: true }));
-        }
-        let (is_write, (op_number, _)) = (call::is_write(&op), call::op_name(&op));
-        let handler = self.handler.clone();
-        let future = async move { handler.call(context, op).await };
-        let mut future: Pin<Box<dyn Future<Output = Answer> + Send>> =
-            Box::pin(AssertUnwindSafe(future).catch_unwind());
-        match future.as_mut().poll(cx) {
-            Poll::Ready(answer) => self.finish(Finished { seq, op_number, began, answer: settle(answer) }),
+        let Waiting { seq, kind, is_write, deadline, future } = waiting;
+        let mut future = AssertUnwindSafe(future).catch_unwind();
+        match future.poll_unpin(cx) {
+            Poll::Ready(answer) => self.dialect.finish(Ended { seq, kind, arrived, answer: settle(answer) }),
             Poll::Pending => {
                 let (handle, registration) = AbortHandle::new_pair();
                 self.handles.insert(seq, handle);
                 let deadline = Box::pin(sleep_until(deadline));
-                let running = Running { seq, op_number, is_write, began, future, deadline };
+                let running = Running { seq, kind, is_write, arrived, future, deadline };
                 self.running.push(Abortable::new(running, registration));
             }
         }
@@ -150,62 +181,16 @@ impl<H: TierHandler> Exchange<H> {
 
     /// Gathers the answers of calls that have ended.
     fn gather(&mut self, cx: &mut Context<'_>) {
-        while !self.is_full() {
+        while !self.dialect.is_full() {
             match self.running.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(finished))) => {
-                    self.handles.remove(&finished.seq);
-                    self.finish(finished);
+                Poll::Ready(Some(Ok(ended))) => {
+                    self.handles.remove(&ended.seq);
+                    self.dialect.finish(ended);
                 }
                 Poll::Ready(Some(Err(Aborted))) => {}
                 Poll::Ready(None) | Poll::Pending => return,
             }
         }
-    }
-
-    fn finish(&mut self, finished: Finished) {
-        if let Some(durations) = self.metrics.durations.get(finished.op_number) {
-            durations.record(finished.began.elapsed());
-        }
-        self.answer(finished.seq, finished.answer);
-    }
-
-    fn answer(&mut self, seq: u64, result: Result<TierReply>) {
-        if let Err(error) = &result {
-            metrics::counter!("tier_server_errors_total", "reason" => error.reason()).increment(1);
-        }
-        let mut reply = call::reply(seq, result);
-        let mut len = reply.encoded_len();
-        if len > MAX_REPLY {
-            reply = call::reply(seq, Err(Error::AnswerTooLarge));
-            len = reply.encoded_len();
-        }
-        self.done_bytes += len;
-        self.done.push_back((reply, len));
-    }
-
-    fn is_full(&self) -> bool {
-        self.done.len() >= MAX_REPLIES || self.done_bytes >= FULL_MESSAGE
-    }
-
-    /// The next message, of what is done.
-    fn message(&mut self) -> ExchangeResponse {
-        let mut replies = Vec::with_capacity(self.done.len().min(MAX_REPLIES));
-        let mut bytes = 0;
-        while let Some((reply, len)) = self.done.pop_front() {
-            // Eight more for the tag and length of the field.
-            if !replies.is_empty() && (bytes + len + 8 > FULL_MESSAGE || replies.len() == MAX_REPLIES) {
-                self.done.push_front((reply, len));
-                break;
-            }
-            bytes += len + 8;
-            self.done_bytes -= len;
-            replies.push(reply);
-        }
-        let draining = self.drained == Drained::Begun;
-        if draining {
-            self.drained = Drained::Told;
-        }
-        ExchangeResponse { replies, draining }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) {
@@ -216,10 +201,18 @@ impl<H: TierHandler> Exchange<H> {
             }
         }
     }
+
+    fn message(&mut self) -> D::Response {
+        let draining = self.drained == Drained::Begun;
+        if draining {
+            self.drained = Drained::Told;
+        }
+        self.dialect.message(draining)
+    }
 }
 
-impl<H: TierHandler> Stream for Exchange<H> {
-    type Item = Result<ExchangeResponse, Status>;
+impl<D: Dialect> Stream for Exchange<D> {
+    type Item = Result<D::Response, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -228,7 +221,7 @@ impl<H: TierHandler> Stream for Exchange<H> {
             this.begin(cx);
             // After `begin`, so that what has just begun is waited for, by its deadline too.
             this.gather(cx);
-            if this.is_full() {
+            if this.dialect.is_full() {
                 break;
             }
             let limit = this.limits.max_in_flight;
@@ -247,14 +240,16 @@ impl<H: TierHandler> Stream for Exchange<H> {
                     this.requests = None;
                     this.running = FuturesUnordered::new();
                     this.handles.clear();
-                    this.done.clear();
+                    while !this.dialect.is_empty() {
+                        this.dialect.message(false);
+                    }
                     return Poll::Ready(Some(Err(status)));
                 }
                 Poll::Ready(None) => this.requests = None,
                 Poll::Pending => break,
             }
         }
-        if !this.done.is_empty() || this.drained == Drained::Begun {
+        if !this.dialect.is_empty() || this.drained == Drained::Begun {
             return Poll::Ready(Some(Ok(this.message())));
         }
         if this.requests.is_none() && this.handles.is_empty() && this.backlog.is_empty() {
@@ -264,47 +259,41 @@ impl<H: TierHandler> Stream for Exchange<H> {
     }
 }
 
-/// A call that was not answered at once.
-struct Running {
+/// A call under way.
+struct Running<A> {
     seq: u64,
-    op_number: usize,
+    kind: usize,
     is_write: bool,
-    began: Instant,
-    future: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    arrived: Instant,
+    future: CatchUnwind<AssertUnwindSafe<BoxFuture<'static, A>>>,
     deadline: Pin<Box<Sleep>>,
 }
 
-/// A call that has ended.
-struct Finished {
-    seq: u64,
-    op_number: usize,
-    began: Instant,
-    answer: Result<TierReply>,
-}
+impl<A> Future for Running<A> {
+    type Output = Ended<A>;
 
-impl Future for Running {
-    type Output = Finished;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<A>> {
         let this = self.get_mut();
-        let answer = match this.future.as_mut().poll(cx) {
+        let answer = match this.future.poll_unpin(cx) {
             Poll::Ready(answer) => settle(answer),
             Poll::Pending if this.deadline.as_mut().poll(cx).is_ready() => {
                 Err(Error::DeadlineExceeded { not_applied: !this.is_write })
             }
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Finished { seq: this.seq, op_number: this.op_number, began: this.began, answer })
+        Poll::Ready(Ended { seq: this.seq, kind: this.kind, arrived: this.arrived, answer })
     }
 }
 
 /// A handler's panic is that call's error: the others on the stream go on.
-fn settle(answer: Answer) -> Result<TierReply> {
-    answer.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
-        Err(Error::Internal { what: "the handler panicked".to_owned() })
-    })
+fn settle<A>(answer: Result<A, Box<dyn Any + Send>>) -> Result<A> {
+    answer.map_err(|panic| crashed(&*panic))
+}
+
+fn crashed(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
+    Error::Internal { what: "the handler panicked".to_owned() }
 }
 
 /// Up to a tenth less or more, so that streams begun together don't all end together.

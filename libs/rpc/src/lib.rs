@@ -11,16 +11,21 @@ pub mod drain;
 pub mod group;
 pub mod server;
 
+mod asking;
 mod backoff;
 mod exchange;
 mod line;
 mod link;
 mod peer_status;
+mod tier_calls;
 
+pub use asking::Asking;
 pub use call::{CallContext, Op, ReplyBody, TierReply, is_write};
-pub use client::{LinkOptions, TierClient};
+pub use client::{LinkClient, LinkOptions, TierClient};
 pub use connect::{AddressError, BoxIo, Connect, Io, TcpConnect, parse_address};
 pub use context::DeadlineLimits;
 pub use drain::Drain;
+pub use exchange::{Dialect, Ended, Exchange, Waiting};
 pub use group::TierGroup;
+pub use line::Requests;
 pub use server::{ServerLimits, TierHandler, TierServer, tier_server};

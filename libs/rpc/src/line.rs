@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use futures::Stream;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tao_model::{Error, Result};
-use tao_proto::internal::{Call, ExchangeRequest, Reply};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::asking::Asking;
 use crate::client::LinkOptions;
 
 /// When to try again after shed load or a lost connection.
@@ -21,16 +20,30 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The shared part of a link.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Line<A: Asking> {
     peer: String,
     options: Arc<LinkOptions>,
-    state: Mutex<State>,
+    state: Mutex<State<A>>,
     /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
-    closed: watch::Sender<Option<String>>,
+    closed: watch::Sender<Option<Closed>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
+/// Why no calls can be sent.
+#[derive(Debug)]
+struct Closed {
+    why: String,
+    /// Whether the last attempt to connect came to nothing.
+    has_failed: bool,
+}
+
+impl Closed {
+    fn now(why: &str) -> Self {
+        Self { why: why.to_owned(), has_failed: false }
+    }
+}
+
+#[derive(Debug)]
+struct State<A: Asking> {
     /// The number of the stream that was opened last.
     stream: u64,
     /// Whether it takes new calls.
@@ -39,27 +52,28 @@ struct State {
     abandoned: u64,
     next_seq: u64,
     /// Not sent yet, with their encoded sizes.
-    queue: VecDeque<Queued>,
+    queue: VecDeque<Queued<A::Call>>,
     queued_bytes: usize,
     /// To be given up: the stream and `seq` of each.
     cancels: Vec<(u64, u64)>,
     /// By `seq`.
-    waiting: HashMap<u64, Waiting, foldhash::fast::RandomState>,
+    waiting: HashMap<u64, Waiting<A::Reply>, foldhash::fast::RandomState>,
     /// Of the streams of requests: two at most, while one is drained.
     wakers: Vec<(u64, Waker)>,
 }
 
 #[derive(Debug)]
-struct Queued {
-    call: Call,
+struct Queued<C> {
+    call: C,
+    seq: u64,
     deadline: Instant,
     len: usize,
 }
 
 /// A call that waits for its answer.
 #[derive(Debug)]
-struct Waiting {
-    answer: oneshot::Sender<Result<Reply>>,
+struct Waiting<R> {
+    answer: oneshot::Sender<Result<R>>,
     is_write: bool,
     /// The stream that it was sent by; 0 while it wasn't.
     sent_by: u64,
@@ -67,16 +81,16 @@ struct Waiting {
 
 /// A call under way; dropping it gives the call up.
 #[derive(Debug)]
-pub(crate) struct Ticket<'a> {
-    line: &'a Line,
+pub(crate) struct Ticket<'a, A: Asking> {
+    line: &'a Line<A>,
     seq: u64,
-    answer: oneshot::Receiver<Result<Reply>>,
+    answer: oneshot::Receiver<Result<A::Reply>>,
     ended: bool,
 }
 
-impl Ticket<'_> {
+impl<A: Asking> Ticket<'_, A> {
     /// The peer's answer, or why there will be none.
-    pub(crate) async fn answer(&mut self) -> Result<Reply> {
+    pub(crate) async fn answer(&mut self) -> Result<A::Reply> {
         let answer = (&mut self.answer).await;
         self.ended = true;
         answer.unwrap_or_else(|_| Err(self.line.unreachable("the client was closed", false)))
@@ -89,7 +103,7 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl<A: Asking> Drop for Ticket<'_, A> {
     fn drop(&mut self) {
         if !self.ended {
             self.line.give_up(self.seq);
@@ -97,10 +111,10 @@ impl Drop for Ticket<'_> {
     }
 }
 
-impl Line {
+impl<A: Asking> Line<A> {
     pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
-        let closed = watch::Sender::new(Some("not connected yet".to_owned()));
-        Self { peer, options, state: Mutex::default(), closed }
+        let closed = watch::Sender::new(Some(Closed::now("not connected yet")));
+        Self { peer, options, state: Mutex::new(State::new()), closed }
     }
 
     pub(crate) fn peer(&self) -> &str {
@@ -126,24 +140,25 @@ impl Line {
         }
     }
 
-    /// Waits until calls can be sent, up to a point in time.
+    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed.
     pub(crate) async fn wait_open(&self, until: Instant) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        if tokio::time::timeout_at(until, closed.wait_for(Option::is_none)).await.is_ok() {
-            return Ok(());
-        }
-        let why = closed.borrow().clone().unwrap_or_default();
-        Err(self.unreachable(&why, true))
+        let fails_fast = self.options.fails_fast;
+        let settled = |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
+        // Whether it settled or not, the present state says all.
+        let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
+        let closed = closed.borrow();
+        closed.as_ref().map_or(Ok(()), |closed| Err(self.unreachable(&closed.why, true)))
     }
 
     /// Puts a call into the queue. `None`, and the call stays with the caller, while there is no stream that takes it.
     pub(crate) fn submit(
         &self,
-        call: &mut Option<Call>,
+        call: &mut Option<A::Call>,
         is_write: bool,
         deadline: Instant,
-    ) -> Result<Option<Ticket<'_>>> {
-        let Some(len) = call.as_ref().map(Call::encoded_len) else { return Ok(None) };
+    ) -> Result<Option<Ticket<'_, A>>> {
+        let Some(len) = call.as_ref().map(A::size) else { return Ok(None) };
         let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if !state.open {
@@ -155,12 +170,11 @@ impl Line {
         if state.queued_bytes + len > self.options.max_queued_bytes {
             return Err(self.overloaded("bytes"));
         }
-        let Some(mut call) = call.take() else { return Ok(None) };
+        let Some(call) = call.take() else { return Ok(None) };
         state.next_seq += 1;
         let seq = state.next_seq;
-        call.seq = seq;
         state.queued_bytes += len;
-        state.queue.push_back(Queued { call, deadline, len });
+        state.queue.push_back(Queued { call, seq, deadline, len });
         state.waiting.insert(seq, Waiting { answer: sender, is_write, sent_by: 0 });
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
@@ -200,7 +214,7 @@ impl Line {
         let mut state = self.state.lock();
         state.abandoned = stream;
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some(why));
+        self.closed.send_replace(Some(Closed { why, has_failed: true }));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -215,13 +229,13 @@ impl Line {
         state.queued_bytes = 0;
         let lost: Vec<_> = state.waiting.drain().collect();
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some(why.to_owned()));
+        self.closed.send_replace(Some(Closed::now(why)));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
         self.fail(lost, why);
     }
 
-    fn fail(&self, mut lost: Vec<(u64, Waiting)>, why: &str) {
+    fn fail(&self, mut lost: Vec<(u64, Waiting<A::Reply>)>, why: &str) {
         // In the order in which they were called, so that a simulation can be repeated.
         lost.sort_unstable_by_key(|(seq, _)| *seq);
         for (_, waiting) in lost {
@@ -239,7 +253,7 @@ impl Line {
         }
         state.open = false;
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some("its server is shutting down".to_owned()));
+        self.closed.send_replace(Some(Closed::now("its server is shutting down")));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -254,22 +268,22 @@ impl Line {
             state.queued_bytes = 0;
             if state.open {
                 state.open = false;
-                self.closed.send_replace(Some(why.to_owned()));
+                self.closed.send_replace(Some(Closed::now(why)));
             }
         }
         state.cancels.retain(|(by, _)| *by != stream);
-        let gone = |w: &Waiting| w.sent_by == stream || (is_last && w.sent_by == 0);
+        let gone = |w: &Waiting<A::Reply>| w.sent_by == stream || (is_last && w.sent_by == 0);
         let lost = state.waiting.extract_if(|_, w| gone(w)).collect();
         drop(state);
         self.fail(lost, why);
     }
 
     /// Hands answers to those who wait for them. Others are of calls that were given up.
-    pub(crate) fn deliver(&self, replies: Vec<Reply>) {
+    pub(crate) fn deliver(&self, replies: Vec<(u64, A::Reply)>) {
         let mut ready = Vec::with_capacity(replies.len());
         let mut state = self.state.lock();
-        for reply in replies {
-            if let Some(waiting) = state.waiting.remove(&reply.seq) {
+        for (seq, reply) in replies {
+            if let Some(waiting) = state.waiting.remove(&seq) {
                 ready.push((waiting.answer, reply));
             }
         }
@@ -280,67 +294,81 @@ impl Line {
     }
 }
 
-impl State {
-    /// All that a message holds of what is queued.
-    fn next_message(&mut self, stream: u64, options: &LinkOptions) -> Option<ExchangeRequest> {
-        let mut message = ExchangeRequest::default();
+impl<A: Asking> State<A> {
+    fn new() -> Self {
+        Self {
+            stream: 0,
+            open: false,
+            abandoned: 0,
+            next_seq: 0,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            cancels: Vec::new(),
+            waiting: HashMap::default(),
+            wakers: Vec::new(),
+        }
+    }
+
+    /// All that a message holds of what is queued, and how many calls that are.
+    fn next_message(&mut self, stream: u64, options: &LinkOptions) -> Option<(A::Request, usize)> {
+        let mut message = A::Request::default();
+        let mut cancels = Vec::new();
         if !self.cancels.is_empty() {
             self.cancels.retain(|&(by, seq)| {
                 if by == stream {
-                    message.cancels.push(seq);
+                    cancels.push(seq);
                 }
                 by != stream
             });
         }
+        let mut calls = 0;
         if !self.queue.is_empty() {
             let now = Instant::now();
             let mut bytes = 0;
-            message.calls.reserve(self.queue.len().min(options.max_message_calls));
             while let Some(next) = self.queue.front() {
-                let is_first = message.calls.is_empty();
-                if !is_first
-                    && (message.calls.len() >= options.max_message_calls
-                        || bytes + next.len > options.max_message_bytes)
-                {
+                if calls > 0 && (calls >= options.max_message_calls || bytes + next.len > options.max_message_bytes) {
                     break;
                 }
-                let Some(Queued { mut call, deadline, len }) = self.queue.pop_front() else { break };
+                let Some(Queued { call, seq, deadline, len }) = self.queue.pop_front() else { break };
                 self.queued_bytes -= len;
                 // Not there: given up. Out of time: its caller is about to see that by itself.
                 if deadline <= now {
                     continue;
                 }
-                let Some(waiting) = self.waiting.get_mut(&call.seq) else { continue };
+                let Some(waiting) = self.waiting.get_mut(&seq) else { continue };
                 waiting.sent_by = stream;
-                call.timeout_us = (deadline - now).as_micros().clamp(1, u128::from(u64::MAX)) as u64;
+                let timeout_us = (deadline - now).as_micros().clamp(1, u128::from(u64::MAX)) as u64;
                 bytes += len + 8;
-                message.calls.push(call);
+                calls += 1;
+                A::put(&mut message, call, seq, timeout_us);
             }
         }
-        (!message.calls.is_empty() || !message.cancels.is_empty()).then_some(message)
+        let is_empty = calls == 0 && cancels.is_empty();
+        A::give_up(&mut message, cancels);
+        (!is_empty).then_some((message, calls))
     }
 }
 
 /// The messages of one stream: each all that was queued when the connection came to take it.
-pub(crate) struct Requests {
-    pub(crate) line: Arc<Line>,
+pub struct Requests<A: Asking> {
+    pub(crate) line: Arc<Line<A>>,
     pub(crate) stream: u64,
     pub(crate) messages: metrics::Counter,
     pub(crate) calls: metrics::Counter,
 }
 
-impl Stream for Requests {
-    type Item = ExchangeRequest;
+impl<A: Asking> Stream for Requests<A> {
+    type Item = A::Request;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ExchangeRequest>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<A::Request>> {
         let mut state = self.line.state.lock();
         if state.stream > self.stream || (state.stream < self.stream && self.stream <= state.abandoned) {
             return Poll::Ready(None);
         }
         if state.stream == self.stream {
-            if let Some(message) = state.next_message(self.stream, &self.line.options) {
+            if let Some((message, calls)) = state.next_message(self.stream, &self.line.options) {
                 self.messages.increment(1);
-                self.calls.increment(message.calls.len() as u64);
+                self.calls.increment(calls as u64);
                 return Poll::Ready(Some(message));
             }
             if !state.open {

@@ -5,26 +5,24 @@ use std::time::Duration;
 
 use http::Uri;
 use metrics::{Counter, counter};
-use tao_proto::internal::ExchangeResponse;
-use tao_proto::internal::tier_service_client::TierServiceClient;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
+use crate::asking::Asking;
 use crate::backoff::Backoff;
 use crate::client::LinkOptions;
 use crate::connect::{channel, whole};
 use crate::line::{Line, Requests};
-use crate::server::MAX_MESSAGE;
 
 /// A stream that lived so long was a success: the next attempt to connect does not wait long.
 const LIVED: Duration = Duration::from_secs(1);
 
-pub(crate) struct Link {
+pub(crate) struct Link<A: Asking> {
     pub(crate) address: Uri,
     pub(crate) options: Arc<LinkOptions>,
-    pub(crate) line: Arc<Line>,
+    pub(crate) line: Arc<Line<A>>,
     /// The client is gone.
     pub(crate) closed: CancellationToken,
     messages: Counter,
@@ -33,32 +31,25 @@ pub(crate) struct Link {
 }
 
 /// A stream of answers, and the connection that it needs.
-struct Open {
+struct Open<A: Asking> {
     number: u64,
-    responses: Streaming<ExchangeResponse>,
+    responses: Streaming<A::Response>,
     _channel: Channel,
 }
 
-struct Closing(Arc<Line>);
+struct Closing<A: Asking>(Arc<Line<A>>);
 
-impl Drop for Closing {
+impl<A: Asking> Drop for Closing<A> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl Link {
-    pub(crate) fn new(address: Uri, options: Arc<LinkOptions>, line: Arc<Line>, closed: CancellationToken) -> Self {
-        let peer = line.peer().to_owned();
-        Self {
-            address,
-            options,
-            closed,
-            messages: counter!("tier_client_messages_total", "peer" => peer.clone()),
-            calls: counter!("tier_client_calls_total", "peer" => peer.clone()),
-            streams: counter!("tier_client_streams_total", "peer" => peer),
-            line,
-        }
+impl<A: Asking> Link<A> {
+    pub(crate) fn new(address: Uri, options: Arc<LinkOptions>, line: Arc<Line<A>>, closed: CancellationToken) -> Self {
+        let count = |what: &str| counter!(format!("{}_{what}_total", A::METRICS), "peer" => line.peer().to_owned());
+        let (messages, calls, streams) = (count("messages"), count("calls"), count("streams"));
+        Self { address, options, line, closed, messages, calls, streams }
     }
 
     /// Runs until the client is gone.
@@ -93,7 +84,7 @@ impl Link {
         }
     }
 
-    async fn open(&self, number: u64) -> Result<Open, String> {
+    async fn open(&self, number: u64) -> Result<Open<A>, String> {
         let requests = Requests {
             line: self.line.clone(),
             stream: number,
@@ -102,12 +93,9 @@ impl Link {
         };
         let connecting = async {
             let channel = channel(&self.address, &self.options).await?;
-            let mut client = TierServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE);
             // No call is sent before the server has accepted the stream: one that it refuses loses none.
-            let response = client.exchange(Request::new(requests)).await.map_err(|s| whole(&s))?;
-            Ok::<_, String>(Open { number, responses: response.into_inner(), _channel: channel })
+            let responses = A::open(channel.clone(), requests).await.map_err(|s| whole(&s))?;
+            Ok::<_, String>(Open { number, responses, _channel: channel })
         };
         let open = timeout(self.options.connect_timeout, connecting).await.map_err(|_| "no answer".to_owned())??;
         self.streams.increment(1);
@@ -117,7 +105,7 @@ impl Link {
     }
 
     /// Reads answers until the stream breaks or another should take its place (`true`); then what is left is read beside it.
-    async fn read_until_replaced(&self, open: Open) -> bool {
+    async fn read_until_replaced(&self, open: Open<A>) -> bool {
         let mut draining = read(&self.line, open).await;
         let is_draining = draining.is_some();
         if is_draining {
@@ -139,12 +127,13 @@ impl Link {
 }
 
 /// Reads answers until the stream ends, or its server asks for no more calls: then the rest is still to be read.
-async fn read(line: &Line, mut open: Open) -> Option<Open> {
+async fn read<A: Asking>(line: &Line<A>, mut open: Open<A>) -> Option<Open<A>> {
     loop {
         let why = match open.responses.message().await {
             Ok(Some(response)) => {
-                line.deliver(response.replies);
-                if response.draining {
+                let (replies, draining) = A::take(response);
+                line.deliver(replies);
+                if draining {
                     tracing::debug!(peer = line.peer(), stream = open.number, "draining");
                     line.draining(open.number);
                     return Some(open);

@@ -16,6 +16,7 @@ use crate::call::{CallContext, OPS, Op, TierReply};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::peer_status;
+use crate::tier_calls::TierCalls;
 
 /// Bytes of a message that is taken or sent at most.
 pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -90,15 +91,15 @@ impl ServerMetrics {
 
 #[tonic::async_trait]
 impl<H: TierHandler> TierService for TierServer<H> {
-    type ExchangeStream = Exchange<H>;
+    type ExchangeStream = Exchange<TierCalls<H>>;
     type SubscribeStream = BoxStream<'static, Result<internal::SubscribeResponse, Status>>;
 
     async fn exchange(
         &self,
         request: Request<Streaming<internal::ExchangeRequest>>,
-    ) -> Result<Response<Exchange<H>>, Status> {
-        let (handler, limits) = (self.handler.clone(), self.limits.clone());
-        Ok(Response::new(Exchange::new(handler, limits, self.metrics.clone(), &self.drain, request.into_inner())))
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let calls = TierCalls::new(self.handler.clone(), self.metrics.clone());
+        Ok(Response::new(Exchange::new(calls, self.limits.clone(), &self.drain, request.into_inner())))
     }
 
     async fn subscribe(

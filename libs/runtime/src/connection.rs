@@ -6,21 +6,24 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
-use std::pin::{Pin, pin};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::transport::server::Connected;
-use tower::Service as _;
 
-use crate::layer::{Instrumented, Measured};
+use crate::inline::Inline;
+use crate::layer::{Call, Instrumented, Measured};
 use crate::listener::Listener;
+use crate::outbox;
 use crate::serve::ServeOptions;
 
 /// In every request's extensions: begins when its connection is to end, by age or with the server. Streams without an end of their
@@ -34,6 +37,11 @@ impl Ending {
         Self(CancellationToken::new())
     }
 
+    /// Cancelled when it begins.
+    pub fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+
     /// Waits for it.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.clone().cancelled_owned()
@@ -43,7 +51,7 @@ impl Ending {
 /// Drives a connection. Must be polled on the runtime that the connection is to belong to.
 pub(crate) async fn drive<L: Listener>(
     conn: L::Conn,
-    service: Instrumented<Routes>,
+    service: Instrumented,
     options: ServeOptions,
     drain: CancellationToken,
     kill: CancellationToken,
@@ -57,40 +65,58 @@ pub(crate) async fn drive<L: Listener>(
     };
     let ending = CancellationToken::new();
     let service = PerConnection { service, info: io.connect_info(), ending: Ending(ending.clone()) };
+    let (io, outbox) = outbox::gather(io);
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let mut age = pin!(wait(options.max_connection_age.map(vary)));
-    let mut grace = pin!(wait(None));
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = kill.cancelled() => return,
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
-                }
-                return;
-            }
-            () = drain.cancelled(), if !draining => {
-                draining = true;
-                ending.cancel();
-                connection.as_mut().graceful_shutdown();
-            }
-            () = &mut age, if !draining => {
-                draining = true;
-                ending.cancel();
-                connection.as_mut().graceful_shutdown();
-                grace.set(wait(options.max_connection_age_grace));
-            }
-            () = &mut grace => return,
-        }
+    // Looked at when it has something to say, and not whenever the connection has: that is what the set is for.
+    let mut ends = FuturesUnordered::<BoxFuture<'static, End>>::new();
+    let grace = options.max_connection_age_grace;
+    ends.push(kill.cancelled_owned().map(|()| End::Now).boxed());
+    ends.push(drain.cancelled_owned().map(|()| End::WhenDone(None)).boxed());
+    if let Some(age) = options.max_connection_age {
+        ends.push(tokio::time::sleep(vary(age)).map(move |()| End::WhenDone(grace)).boxed());
     }
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(Some(end)) = ends.poll_next_unpin(cx) {
+            match end {
+                End::Now => return Poll::Ready(()),
+                End::WhenDone(_) if ending.is_cancelled() => {}
+                End::WhenDone(grace) => {
+                    ending.cancel();
+                    connection.as_mut().graceful_shutdown();
+                    if let Some(grace) = grace {
+                        ends.push(tokio::time::sleep(grace).map(|()| End::Now).boxed());
+                    }
+                }
+            }
+        }
+        let ended = connection.as_mut().poll(cx);
+        if let Poll::Ready(Err(error)) = outbox.poll_send(cx) {
+            tracing::debug!(%error, "can't send to a connection");
+            return Poll::Ready(());
+        }
+        ended.map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+            }
+        })
+    })
+    .await;
 }
 
-fn builder(options: &ServeOptions) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+/// How a connection is to end.
+enum End {
+    /// Dropped.
+    Now,
+    /// When what is under way is done, or after the grace if there is one.
+    WhenDone(Option<Duration>),
+}
+
+fn builder(options: &ServeOptions) -> http2::Builder<Inline> {
+    let mut builder = http2::Builder::new(Inline);
     builder
+        // No caller of gRPC reads it.
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(options.max_header_list_size)
@@ -101,23 +127,15 @@ fn builder(options: &ServeOptions) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Ends after a while, or never.
-async fn wait(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Up to a tenth less or more, so that connections made together don't all end together.
 fn vary(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) % 2_001;
     time.mul_f64(0.9 + random as f64 / 10_000.0)
 }
 
-/// The routes, with what is known of the peer put into every request.
+/// The services, with what is known of the peer put into every request.
 struct PerConnection<I> {
-    service: Instrumented<Routes>,
+    service: Instrumented,
     info: I,
     ending: Ending,
 }
@@ -125,13 +143,12 @@ struct PerConnection<I> {
 impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>> for PerConnection<I> {
     type Response = Response<Measured>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Call;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Call {
         request.extensions_mut().insert(self.info.clone());
         request.extensions_mut().insert(self.ending.clone());
-        let mut service = self.service.clone();
-        Box::pin(async move { service.call(request.map(Body::new)).await })
+        self.service.call(request)
     }
 }
 

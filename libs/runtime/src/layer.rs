@@ -1,103 +1,75 @@
 //! Around every call: a duration by service, method and code; a span when somebody looks; and a wall for panics.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures::FutureExt as _;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
-use metrics::{Histogram, histogram};
+use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
-use tracing::Span;
 
-use crate::trace;
+use crate::door::{Answer, Door};
+use crate::durations::{CallDurations, MethodSeries};
+use crate::trace::CallTrace;
 
-const CODES: usize = 17;
-/// Methods that get series of their own; those past it are counted together.
-const MAX_METHODS: usize = 512;
-
-/// Measures what it wraps.
-#[derive(Clone, Default)]
-pub(crate) struct RpcLayer {
-    methods: Arc<Methods>,
-}
-
-/// See [`RpcLayer`].
+/// Measures the calls of what it wraps.
 #[derive(Clone)]
-pub(crate) struct Instrumented<S> {
-    inner: S,
-    methods: Arc<Methods>,
-}
+pub(crate) struct Instrumented(Door);
 
-impl<S> Layer<S> for RpcLayer {
-    type Service = Instrumented<S>;
+impl Instrumented {
+    pub(crate) const fn new(door: Door) -> Self {
+        Self(door)
+    }
 
-    fn layer(&self, inner: S) -> Instrumented<S> {
-        Instrumented { inner, methods: self.methods.clone() }
+    pub(crate) fn call(&self, request: Request<Incoming>) -> Call {
+        let (service, method) = split(request.uri().path());
+        let series = match CallDurations::of_process().find(service, method) {
+            Some(series) => Series::Known(series),
+            None => Series::New(request.uri().clone()),
+        };
+        let trace = CallTrace::begin(request.uri().path(), request.headers());
+        let began = Instant::now();
+        let answer = trace.within(|| catch_unwind(AssertUnwindSafe(|| self.0.call(request))));
+        let answer = answer.unwrap_or_else(|panic| {
+            let response = panicked(&*panic).into_http();
+            std::future::ready(Ok(response)).boxed()
+        });
+        Call { answer, running: Some(Running { began, series: Some(series), trace }) }
     }
 }
 
-impl<S> Service<Request<Body>> for Instrumented<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Measured>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let span = span(&request);
-        let watch = Watch { methods: self.methods.clone(), uri: request.uri().clone(), began: Instant::now(), span };
-        let running = Running { watch: Some(watch) };
-        let future = running.span().in_scope(|| self.inner.call(request));
-        Box::pin(async move {
-            let future = AssertUnwindSafe(future).catch_unwind();
-            let result = if running.span().is_disabled() {
-                future.await
-            } else {
-                tracing::Instrument::instrument(future, running.span().clone()).await
-            };
-            let response = match result {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(panic) => panicked(&*panic).into_http(),
-            };
-            Ok(response.map_in(running))
-        })
-    }
+/// A handler at work.
+pub(crate) struct Call {
+    answer: Answer,
+    running: Option<Running>,
 }
 
-/// A span named after the call; nothing when nobody looks.
-fn span(request: &Request<Body>) -> Span {
-    let span = tracing::debug_span!(
-        target: trace::TARGET,
-        "rpc",
-        otel.name = request.uri().path().trim_start_matches('/'),
-        otel.kind = "server",
-        rpc.system = "grpc",
-        rpc.grpc.status_code = tracing::field::Empty,
-    );
-    if !span.is_disabled()
-        && let Some(parent) = request.headers().get(trace::TRACEPARENT).and_then(|v| v.to_str().ok())
-    {
-        trace::set_parent(&span, parent);
+impl Future for Call {
+    type Output = Result<Response<Measured>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { answer, running } = &mut *self;
+        let Some(trace) = running.as_ref().map(|running| &running.trace) else { return Poll::Pending };
+        let polled = trace.within(|| catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))));
+        let response = match polled {
+            Ok(poll) => match ready!(poll) {
+                Ok(response) => response,
+            },
+            Err(panic) => panicked(&*panic).into_http(),
+        };
+        match running.take() {
+            Some(running) => Poll::Ready(Ok(running.watch(response))),
+            None => Poll::Pending,
+        }
     }
-    span
 }
 
 /// Logs a panic and makes the answer to whoever asked.
@@ -107,48 +79,54 @@ fn panicked(panic: &(dyn Any + Send)) -> Status {
     Status::internal("internal error: the handler panicked")
 }
 
-trait MapIn {
-    fn map_in(self, running: Running) -> Response<Measured>;
-}
-
-impl MapIn for Response<Body> {
-    fn map_in(self, mut running: Running) -> Response<Measured> {
-        // An answer without messages has its code in the headers; all others have it in the trailers.
-        if let Some(code) = code(self.headers()) {
-            running.end(code);
-        }
-        self.map(|inner| Measured { inner, running })
-    }
-}
-
 fn code(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()))
 }
 
-/// What is known of a call while it lasts.
-struct Watch {
-    methods: Arc<Methods>,
-    uri: Uri,
-    began: Instant,
-    span: Span,
+/// Service and method of a path.
+pub(crate) fn split(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+/// Where a call is counted.
+enum Series {
+    Known(MethodSeries),
+    /// It has not answered before, and perhaps does not exist.
+    New(Uri),
 }
 
 /// A call that is counted once: with its code, or as cancelled when it is dropped before.
 struct Running {
-    watch: Option<Watch>,
+    began: Instant,
+    /// Until it has been counted.
+    series: Option<Series>,
+    trace: CallTrace,
 }
 
 impl Running {
-    fn span(&self) -> &Span {
-        static NONE: Span = Span::none();
-        self.watch.as_ref().map_or(&NONE, |w| &w.span)
+    fn watch(mut self, response: Response<Body>) -> Response<Measured> {
+        // An answer without messages has its code in the headers; all others have it in the trailers.
+        if let Some(code) = code(response.headers()) {
+            self.end(code);
+        }
+        response.map(|inner| Measured { inner, running: self })
     }
 
     fn end(&mut self, code: Code) {
-        if let Some(watch) = self.watch.take() {
-            watch.methods.record(watch.uri.path(), code, watch.began.elapsed().as_secs_f64());
-            watch.span.record("rpc.grpc.status_code", code as i32);
-        }
+        let all = CallDurations::of_process();
+        let series = match self.series.take() {
+            None => return,
+            Some(Series::Known(series)) => series,
+            // Anybody can call what does not exist: such names must not become series.
+            Some(Series::New(_)) if code == Code::Unimplemented => all.other(),
+            Some(Series::New(uri)) => {
+                let (service, method) = split(uri.path());
+                all.method(service, method)
+            }
+        };
+        series.record(code, self.began.elapsed());
+        self.trace.end(code);
     }
 }
 
@@ -171,10 +149,7 @@ impl http_body::Body for Measured {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let inner = Pin::new(&mut this.inner);
-        let polled = {
-            let _entered = this.running.span().enter();
-            std::panic::catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx)))
-        };
+        let polled = this.running.trace.within(|| catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))));
         let frame = match polled {
             Ok(poll) => ready!(poll),
             Err(panic) => Some(Err(panicked(&*panic))),
@@ -197,53 +172,5 @@ impl http_body::Body for Measured {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-/// The series of each method.
-#[derive(Default)]
-struct Methods {
-    known: RwLock<HashMap<String, Arc<Series>>>,
-    other: Series,
-}
-
-#[derive(Default)]
-struct Series {
-    by_code: [OnceLock<Histogram>; CODES],
-}
-
-impl Methods {
-    fn record(&self, path: &str, code: Code, seconds: f64) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        match known {
-            Some(series) => series.record(path, code, seconds),
-            // Anybody can call what does not exist: such names must not become series.
-            None if code == Code::Unimplemented => self.other.record("/other/other", code, seconds),
-            None => {
-                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                if known.len() < MAX_METHODS {
-                    known.entry(path.to_owned()).or_default().record(path, code, seconds);
-                } else {
-                    self.other.record("/other/other", code, seconds);
-                }
-            }
-        }
-    }
-}
-
-impl Series {
-    fn record(&self, path: &str, code: Code, seconds: f64) {
-        if let Some(series) = self.by_code.get(code as usize) {
-            let series = series.get_or_init(|| {
-                let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-                histogram!(
-                    "rpc_server_duration_seconds",
-                    "service" => service.to_owned(),
-                    "method" => method.to_owned(),
-                    "code" => format!("{code:?}"),
-                )
-            });
-            series.record(seconds);
-        }
     }
 }

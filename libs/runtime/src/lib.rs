@@ -3,6 +3,8 @@
 
 pub mod admin;
 pub mod config;
+pub mod door;
+pub mod durations;
 pub mod health;
 pub mod listener;
 pub mod metrics;
@@ -16,10 +18,14 @@ pub mod units;
 pub mod workers;
 
 mod connection;
+mod inline;
 mod layer;
+mod outbox;
 
 pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
 pub use connection::Ending;
+pub use door::Door;
+pub use durations::{CallDurations, MethodSeries};
 pub use health::health_service;
 pub use listener::{Listener, TcpAcceptor};
 pub use metrics::MetricsHandle;

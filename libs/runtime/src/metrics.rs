@@ -4,8 +4,10 @@ use std::sync::Mutex;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
+use crate::durations::CallDurations;
+
 /// Seconds: from a hit in memory to a call that ran into its deadline.
-const DURATIONS: &[f64] = &[
+pub(crate) const DURATIONS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
     60.0,
 ];
@@ -35,9 +37,10 @@ impl MetricsHandle {
             .clone()
     }
 
-    /// In Prometheus's text format; empty when another recorder was installed first.
+    /// In Prometheus's text format; the durations of calls only, when another recorder was installed first.
     pub fn render(&self) -> String {
-        self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+        let recorded = self.prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default();
+        recorded + &CallDurations::of_process().render()
     }
 
     /// Takes in what histograms have gathered; to be called every few seconds, or they grow until they are rendered.

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use tower::Layer as _;
 
 use crate::connection;
-use crate::layer::RpcLayer;
+use crate::door::Door;
+use crate::layer::Instrumented;
 use crate::listener::Listener;
 use crate::shutdown::Shutdown;
 use crate::workers::Workers;
@@ -66,11 +65,11 @@ impl Default for ServeOptions {
 pub async fn serve<L: Listener>(
     mut listener: L,
     workers: &Workers,
-    routes: Routes,
+    services: impl Into<Door>,
     options: ServeOptions,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let service = RpcLayer::default().layer(routes.prepare());
+    let service = Instrumented::new(services.into());
     let connections = TaskTracker::new();
     let kill = CancellationToken::new();
     let _dropped_with_the_server = kill.clone().drop_guard();

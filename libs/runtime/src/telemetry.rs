@@ -11,6 +11,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tokio::runtime::Runtime;
 use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -139,6 +140,9 @@ pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError
     let given = options.filter.clone().or_else(|| std::env::var(FILTER_VARIABLE).ok().filter(|f| !f.is_empty()));
     let filter = given.unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })?;
+    if filter.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG) {
+        trace::enable_logged();
+    }
     let log = match options.format {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
@@ -173,13 +177,14 @@ where
         }
     };
     let service = KeyValue::new("service.name", options.service_name.clone());
+    // The ratio is applied before there are spans, in `trace`: what is not sampled has none, or one with a parent that says so.
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(options.sample_ratio))))
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
         .with_resource(Resource::builder().with_attribute(service).build())
         .build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tao"));
-    trace::enable();
+    trace::enable(options.sample_ratio);
     let filtered = layer.with_filter(EnvFilter::new(EXPORTED));
     Ok((Some(filtered), TelemetryGuard { exporter: Some(Exporter { provider, runtime }) }))
 }

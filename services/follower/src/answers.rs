@@ -2,9 +2,12 @@
 //! decodes each.
 
 use bytes::Bytes;
-use tao_model::{Error, Result};
-use tao_proto::answer::field_len;
+use tao_model::{Error, ObjectId, Result};
+use tao_proto::answer::{field_len, put_field_head};
 use tao_proto::{Answer, error, v1};
+
+use crate::hits::Found;
+use crate::validate::ReadCall;
 
 const SESSION_TOKEN: u32 = 15;
 /// Room that every answer keeps for its token and cursor.
@@ -17,6 +20,29 @@ pub fn object(object: Bytes) -> Answer {
     let mut answer = Answer::new();
     answer.push_field(1, object);
     answer
+}
+
+/// ObjectGetResponse, AssocGetResponse, AssocCountResponse, AssocRangeResponse, AssocTimeRangeResponse: of what memory has.
+pub fn found(call: &ReadCall, found: Found<'_>) -> Result<Answer> {
+    match (found, call) {
+        (Found::Object(Some(content)), _) => {
+            let mut field = Vec::with_capacity(field_len(1, content.len()));
+            put_field_head(1, content.len(), &mut field);
+            field.extend_from_slice(content);
+            let mut answer = Answer::new();
+            answer.push_raw(field.into());
+            Ok(answer)
+        }
+        (Found::Object(None), ReadCall::Object(id)) => Err(no_object(*id)),
+        (Found::Object(None), _) => Err(Error::Internal { what: "an object was found for a list".to_owned() }),
+        (Found::Count(n), _) => Ok(count(n)),
+        (Found::Edges(edges, next), _) => Ok(range(Bytes::copy_from_slice(edges), Vec::new(), &next)),
+    }
+}
+
+/// An object that does not exist.
+pub fn no_object(id: ObjectId) -> Error {
+    Error::NotFound { what: format!("object {id}") }
 }
 
 /// ObjectUpsertResponse.

@@ -32,7 +32,7 @@ pub struct Options {
     /// The topology of a cluster with several databases: a TOML file (docs/configuration.md)
     #[arg(long, env = "TAO_TOPOLOGY", value_name = "FILE")]
     pub topology: Option<PathBuf>,
-    /// Memory for the cache, such as 256MiB; 0: none [default: 256MiB]
+    /// Memory for the cache, such as 256MiB [default: 256MiB]
     #[arg(long, env = "TAO_FOLLOWER_CACHE_SIZE", value_name = "SIZE")]
     pub cache_size: Option<ByteSize>,
     /// A Redis that followers share as a second level: redis://HOST:PORT, or redis-cluster://HOST:PORT,HOST:PORT for a Redis Cluster
@@ -101,7 +101,7 @@ impl Options {
         };
         let topology = topology.map_err(|p| problems.extend(p)).ok();
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
-        if cache_bytes != 0 && cache_bytes < 1 << 20 {
+        if (1..1 << 20).contains(&cache_bytes) {
             problems.push("cache_size: at least 1MiB, or 0 for none".to_owned());
         }
         if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {

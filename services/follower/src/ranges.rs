@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedList, Fresh, MIN_FETCHED};
 use tao_model::limits::{MAX_ANSWER, MAX_LIMIT};
-use tao_model::{Cursor, EdgeKey, EdgeTime, Key, ObjectId, Result};
+use tao_model::{Cursor, EdgeKey, EdgeTime, ObjectId, Result};
 use tao_proto::answer::field_len;
 use tao_proto::edges::{self, IndexEntry};
 use tao_proto::internal;
@@ -26,9 +26,32 @@ struct Page {
     more: bool,
 }
 
+/// Some neighbouring edges of a cached list, and whether more follow.
+pub struct Span {
+    first: usize,
+    last: usize,
+    more: bool,
+}
+
+impl Span {
+    /// Its edges, as answers have them, and where to go on; `None` when they don't fit into an answer.
+    pub fn of<'a>(&self, list: &'a CachedList, named: ListRef) -> Option<(&'a [u8], String)> {
+        if self.first == self.last {
+            return Some((&[], String::new()));
+        }
+        let bytes = &list.encoded()[list.end(self.first)..list.end(self.last)];
+        let next = if self.more {
+            Cursor { id1: named.id1, atype: named.atype, after: list.key(self.last - 1) }.encode()
+        } else {
+            String::new()
+        };
+        (bytes.len() <= MAX_ANSWER - RESERVE).then_some((bytes, next))
+    }
+}
+
 impl Page {
-    fn of_list(list: &CachedList, first: usize, last: usize, more: bool) -> Self {
-        Self { edges: list.edges_bytes(), index: list.index()[first..last].to_vec(), more }
+    fn of_list(list: &CachedList, span: &Span) -> Self {
+        Self { edges: list.edges_bytes(), index: list.index()[span.first..span.last].to_vec(), more: span.more }
     }
 
     /// Keeps the first `n` edges.
@@ -53,40 +76,48 @@ impl Page {
 }
 
 /// The part of a cached list that a range covers, if the list reaches so far.
-fn covered(list: &CachedList, range: &RangeCall) -> Option<Page> {
-    let index = list.index();
+pub fn covered(list: &CachedList, range: &RangeCall) -> Option<Span> {
+    let here = list.len();
     let known_to_end = list.is_complete();
     let mut first = match range.from {
         From::Offset(offset) => usize::try_from(offset).ok()?,
-        From::After(key) => index.partition_point(|e| e.key <= key),
+        From::After(key) => list.partition_point(|there| there <= key),
     };
     let (low, high) = range.times.unwrap_or((0, EdgeTime::MAX));
     if high != EdgeTime::MAX {
-        first = first.max(index.partition_point(|e| e.key.time > high));
+        first = first.max(list.partition_point(|there| there.time > high));
     }
-    if first >= index.len() {
-        return known_to_end.then(|| Page { edges: Bytes::new(), index: Vec::new(), more: false });
+    if first >= here {
+        return known_to_end.then_some(Span { first: 0, last: 0, more: false });
     }
-    let in_time = index.partition_point(|e| e.key.time >= low).max(first);
+    let in_time = if low == 0 { here } else { list.partition_point(|there| there.time >= low).max(first) };
     let last = in_time.min(first + range.limit);
     // All wanted edges are here when there are enough, when an edge here is older than wanted, or when the list ends here.
-    if last - first == range.limit || in_time < index.len() || known_to_end {
+    if last - first == range.limit || in_time < here || known_to_end {
         // More follow in the prefix, or beyond it: an incomplete prefix that ends within the time bounds has a successor, whose
         // time is not known.
-        let more = last < in_time || (in_time == index.len() && !known_to_end);
-        return Some(Page::of_list(list, first, last, more));
+        let more = last < in_time || (in_time == here && !known_to_end);
+        return Some(Span { first, last, more });
     }
     None
+}
+
+/// How many of a list's newest edges a range needs at first sight.
+pub fn head(range: &RangeCall) -> usize {
+    match range.from {
+        From::Offset(offset) => usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(range.limit),
+        From::After(_) => MIN_FETCHED,
+    }
 }
 
 /// How many of a list's newest edges to ask for so that it covers the range, if a cached list can.
 fn wanted(list: &CachedList, range: &RangeCall) -> Option<usize> {
     let first = match range.from {
         From::Offset(offset) => usize::try_from(offset).ok()?,
-        From::After(key) => list.index().partition_point(|e| e.key <= key),
+        From::After(key) => list.partition_point(|there| there <= key),
     };
     // A place that the prefix doesn't reach can be anywhere beyond it.
-    let reached = matches!(range.from, From::Offset(_)) || first < list.index().len();
+    let reached = matches!(range.from, From::Offset(_)) || first < list.len();
     let wanted = first.checked_add(range.limit)?;
     (reached && wanted <= MAX_LIMIT).then_some(wanted)
 }
@@ -101,7 +132,6 @@ impl Executor {
         context: &CallContext,
     ) -> Result<Fresh<std::sync::Arc<CachedList>>> {
         let shard = Self::shard(session, list.id1);
-        self.note(shard, Key::List(list.id1, list.atype));
         self.reader(shard).list(list.id1, list.atype, newest, self.read(session, shard, context)?).await
     }
 
@@ -135,19 +165,16 @@ impl Executor {
         session: &Session,
         context: &CallContext,
     ) -> Result<(Page, tao_model::Position)> {
-        let head = match range.from {
-            From::Offset(offset) => usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(range.limit),
-            From::After(_) => MIN_FETCHED,
-        };
+        let head = head(range);
         if head <= MAX_LIMIT {
             let found = self.list(range.list, head.max(MIN_FETCHED), session, context).await?;
-            if let Some(page) = covered(&found.value, range) {
-                return Ok((page, found.as_of));
+            if let Some(span) = covered(&found.value, range) {
+                return Ok((Page::of_list(&found.value, &span), found.as_of));
             }
-            if let Some(wanted) = wanted(&found.value, range).filter(|w| *w > found.value.index().len()) {
+            if let Some(wanted) = wanted(&found.value, range).filter(|w| *w > found.value.len()) {
                 let found = self.list(range.list, wanted, session, context).await?;
-                if let Some(page) = covered(&found.value, range) {
-                    return Ok((page, found.as_of));
+                if let Some(span) = covered(&found.value, range) {
+                    return Ok((Page::of_list(&found.value, &span), found.as_of));
                 }
             }
         }
@@ -236,20 +263,12 @@ impl Executor {
             Ok(head) => head,
             Err(error) => return error.into(),
         };
+        if let Some(known) = known_edges(&head.value, &id2s, (low, high)) {
+            return Executed { result: Ok(answers::edges(known.into(), Vec::new())), seen: vec![(shard, head.as_of)] };
+        }
         let mut wanted = id2s;
         wanted.sort_unstable();
         wanted.dedup();
-        let known: Vec<&IndexEntry> =
-            head.value.index().iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok()).collect();
-        if head.value.is_complete() || known.len() == wanted.len() {
-            let encoded = head.value.edges_bytes();
-            let mut out = Vec::new();
-            for entry in known.iter().filter(|e| (low..=high).contains(&e.key.time)) {
-                out.extend_from_slice(&encoded[entry.start as usize..entry.end as usize]);
-            }
-            // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
-            return Executed { result: Ok(answers::edges(out.into(), Vec::new())), seen: vec![(shard, head.as_of)] };
-        }
         let op = Op::EdgesRead(internal::EdgesRead {
             id1: list.id1.get(),
             atype: list.atype.0,
@@ -262,6 +281,25 @@ impl Executor {
             Err(error) => error.into(),
         }
     }
+}
+
+/// The edges to given objects, when a cached list can tell of each whether it exists.
+pub fn known_edges(list: &CachedList, id2s: &[ObjectId], (low, high): (EdgeTime, EdgeTime)) -> Option<Vec<u8>> {
+    let mut wanted = id2s.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let (mut known, mut out) = (0, Vec::new());
+    for (n, key) in list.keys().enumerate() {
+        if wanted.binary_search(&key.id2).is_err() {
+            continue;
+        }
+        known += 1;
+        // At most 1,000 of the edges of one cached list, which is smaller than an answer may be.
+        if (low..=high).contains(&key.time) {
+            out.extend_from_slice(&list.encoded()[list.end(n)..list.end(n + 1)]);
+        }
+    }
+    (list.is_complete() || known == wanted.len()).then_some(out)
 }
 
 /// The answer to an AssocGet that was read through. When it was cut, what comes after its last edge may be any of the ids that are

@@ -10,7 +10,7 @@ use tao_model::limits::MAX_REQUEST;
 use tao_model::{Clock, Schema};
 use tao_proto::server::graph_service_server::GraphServiceServer;
 use tao_rpc::TierGroup;
-use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
+use tao_runtime::{Door, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
 use crate::audit::Auditor;
@@ -72,12 +72,13 @@ pub async fn run<L: Listener>(
     let meeting = Meeting::new(topology.clone());
     let executor =
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
-    let auditor = Auditor::new(logs.clone(), leaders.clone(), meeting.clone());
+    let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
     let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST);
-    let routes = Routes::new(graph).add_service(health_service(readiness, SERVICES));
+    let routes = Routes::new(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
+    let door = Door::from(routes).direct(graph);
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {
         max_connection_age: Some(CONNECTION_AGE),
@@ -86,7 +87,7 @@ pub async fn run<L: Listener>(
     };
     let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));
     tokio::select! {
-        served = serve(listener, workers, routes, options, shutdown) => Ok(served?),
+        served = serve(listener, workers, door, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},
     }

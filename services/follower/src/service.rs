@@ -1,25 +1,30 @@
 //! The gRPC service: options and deadline in, validated call through the executor, answer and session token out.
 
+use std::sync::Arc;
+
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
-use tao_rpc::{CallContext, DeadlineLimits};
-use tao_runtime::trace;
+use tao_rpc::{CallContext, DeadlineLimits, Drain, Exchange, ServerLimits};
+use tao_runtime::{Ending, trace};
 use tao_topology::ClusterMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::answers;
-use crate::execute::{Executed, Executor};
-use crate::session::Session;
+use crate::execute::Executor;
+use crate::hits::At;
+use crate::pipeline::Pipeline;
+use crate::session::{Seen, Session};
 use crate::validate::{self, Door, ReadCall};
 use crate::watch::{self, WatchStream, Watches};
 
 /// tao.v1.GraphService.
 #[derive(Clone)]
 pub struct Graph {
-    executor: Executor,
+    executor: Arc<Executor>,
+    limits: Arc<ServerLimits>,
     watches: Watches,
 }
 
@@ -33,8 +38,8 @@ fn parts<T>(request: Request<T>) -> (MetadataMap, T) {
 
 impl Graph {
     /// Over this executor.
-    pub const fn new(executor: Executor, watches: Watches) -> Self {
-        Self { executor, watches }
+    pub fn new(executor: Executor, watches: Watches) -> Self {
+        Self { executor: Arc::new(executor), limits: Arc::default(), watches }
     }
 
     async fn read(
@@ -47,11 +52,19 @@ impl Graph {
             let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
+        if let Some((result, at)) = self.hit(&call, &session) {
+            return respond(session, result, (!is_off(Rule::ReadTokens)).then_some((at.shard, at.position)));
+        }
         let mut executed = self.executor.run_read(call, &session, &context).await;
         if is_off(Rule::ReadTokens) {
             executed.seen.clear();
         }
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
+    }
+
+    /// What memory has, if it will do.
+    fn hit(&self, call: &ReadCall, session: &Session) -> Option<(Result<Answer>, At)> {
+        self.executor.hit(session.map(), call, session.reading()?, |found, at| (answers::found(call, found), at))
     }
 
     async fn write(
@@ -65,7 +78,7 @@ impl Graph {
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         let executed = self.executor.run_write(write, &session, &context).await;
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
     }
 
     /// Reads deadline, options and call; every violation of all three is reported at once.
@@ -90,13 +103,15 @@ impl Graph {
 }
 
 /// Completes an answer, or an error, with the session's token: in the message and as metadata.
-fn respond(session: Session, executed: Executed) -> Answered {
-    let token = session.token_with(executed.seen);
-    let mut answered = match executed.result {
+fn respond(session: Session, result: Result<Answer>, seen: impl IntoIterator<Item = Seen>) -> Answered {
+    let token = session.token_with(seen);
+    let mut answered = match result {
         Ok(answer) => Ok(Response::new(answers::with_token(answer, &token))),
         Err(error) => Err(error::to_status(&error)),
     };
-    if let Ok(header) = MetadataValue::try_from(&token) {
+    if let Ok(mut header) = MetadataValue::try_from(&token) {
+        // Each is another: not worth a place in the connection's table of headers, on either side.
+        header.set_sensitive(true);
         let metadata = match &mut answered {
             Ok(response) => response.metadata_mut(),
             Err(status) => status.metadata_mut(),
@@ -125,7 +140,7 @@ impl GraphService for Graph {
             Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
         let executed = self.executor.objects(&ids, &session, &context).await;
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
     }
 
     async fn object_update(&self, request: Request<v1::ObjectUpdateRequest>) -> Answered {
@@ -186,7 +201,7 @@ impl GraphService for Graph {
             Ok((session, Some(message.items)))
         })?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
     }
 
     async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
@@ -197,7 +212,7 @@ impl GraphService for Graph {
             Ok((session, batch))
         })?;
         let executed = self.executor.write_batch(batch, &session, &context).await;
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
     }
 
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
@@ -209,7 +224,7 @@ impl GraphService for Graph {
             Ok((session, Some((count, shard))))
         })?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
-        respond(session, executed)
+        respond(session, executed.result, executed.seen)
     }
 
     type WatchStream = WatchStream;
@@ -217,5 +232,17 @@ impl GraphService for Graph {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         watch::watch(&self.executor, &self.watches, &metadata, &extensions, &message).await
+    }
+
+    type PipelineStream = Exchange<Pipeline>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<v1::PipelineRequest>>,
+    ) -> Result<Response<Exchange<Pipeline>>, Status> {
+        let (_, extensions, requests) = request.into_parts();
+        let drain = extensions.get::<Ending>().map_or_else(Drain::new, |ending| Drain::from(ending.token()));
+        let pipeline = Pipeline::new(self.executor.clone());
+        Ok(Response::new(Exchange::new(pipeline, self.limits.clone(), &drain, requests)))
     }
 }

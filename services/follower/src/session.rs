@@ -7,6 +7,8 @@ use tao_proto::{metadata, v1};
 use tao_topology::ClusterMap;
 use tonic::metadata::MetadataMap;
 
+use crate::hits::Reading;
+
 /// What a call has seen of the graph: it becomes part of the session's token.
 pub type Seen = (ShardId, Position);
 
@@ -57,7 +59,35 @@ impl Session {
                 }
             }
         }
-        Self::new(map, &options, violations)
+        Self::new(map, None, &options, violations)
+    }
+
+    /// Of a read in a pipeline, where `given` is the token that the call refers to.
+    pub fn of_piped_read(
+        map: &ClusterMap,
+        given: Option<&Token>,
+        options: Option<&v1::ReadOptions>,
+        violations: &mut Violations,
+    ) -> Result<Self> {
+        let none = v1::ReadOptions::default();
+        let options = options.unwrap_or(&none);
+        check_one_token(given, &options.session_token, violations);
+        Self::new(map, given, options, violations)
+    }
+
+    /// Of a write in a pipeline.
+    pub fn of_piped_write(
+        map: &ClusterMap,
+        given: Option<&Token>,
+        options: Option<&v1::WriteOptions>,
+        violations: &mut Violations,
+    ) -> Result<Self> {
+        let own = options.map_or("", |o| o.session_token.as_str());
+        check_one_token(given, own, violations);
+        let read = v1::ReadOptions { session_token: own.to_owned(), ..Default::default() };
+        let mut session = Self::new(map, given, &read, violations)?;
+        session.take_key(options, &MetadataMap::new(), violations);
+        Ok(session)
     }
 
     /// Of a write: the token is merged, and no floor.
@@ -74,7 +104,7 @@ impl Session {
             given
         };
         let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
-        let mut session = Self::new(map, &read, violations)?;
+        let mut session = Self::new(map, None, &read, violations)?;
         session.take_key(options, metadata, violations);
         Ok(session)
     }
@@ -82,11 +112,8 @@ impl Session {
     /// A batch's session, as one of its reads has it: the item's own options win, field by field.
     pub fn for_read(&self, own: Option<&v1::ReadOptions>, violations: &mut Violations) -> Result<Self> {
         let Some(own) = own else { return Ok(self.clone()) };
-        let mut options = own.clone();
-        if own.session_token.is_empty() && self.token != Token::new(self.map.cluster) {
-            options.session_token = self.token.encode();
-        }
-        let mut session = Self::new(&self.map, &options, violations)?;
+        let inherited = (own.session_token.is_empty() && !self.token.is_empty()).then_some(&self.token);
+        let mut session = Self::new(&self.map, inherited, own, violations)?;
         if !own.session_token.is_empty() {
             session.merge(&self.token);
         }
@@ -110,10 +137,19 @@ impl Session {
         Ok(session)
     }
 
-    fn new(map: &ClusterMap, options: &v1::ReadOptions, violations: &mut Violations) -> Result<Self> {
+    /// The token is the one given, else that of the options.
+    fn new(
+        map: &ClusterMap,
+        given: Option<&Token>,
+        options: &v1::ReadOptions,
+        violations: &mut Violations,
+    ) -> Result<Self> {
         use v1::Consistency;
-        let token = decode(map, &options.session_token, violations)?;
-        let has_token = !options.session_token.is_empty();
+        let token = match given {
+            Some(token) => token.clone(),
+            None => decode(map, &options.session_token, violations)?,
+        };
+        let has_token = given.is_some() || !options.session_token.is_empty();
         let level = Consistency::try_from(options.consistency).unwrap_or_else(|_| {
             violations.add("options.consistency", format!("{} is no consistency level", options.consistency));
             Consistency::Unspecified
@@ -167,6 +203,11 @@ impl Session {
         }
     }
 
+    /// What hits have to know, where a hit may do.
+    pub fn reading(&self) -> Option<Reading<'_>> {
+        (self.mode == Mode::Cached).then(|| Reading { token: self.floored.then_some(&self.token), mode: self.mode })
+    }
+
     /// How fresh its reads are.
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -196,6 +237,15 @@ impl Session {
         }
     }
 
+    /// A token of nothing but what the call has seen; empty when that is nothing.
+    pub fn token_of(&self, seen: impl IntoIterator<Item = Seen>) -> String {
+        let mut token = Token::new(self.map.cluster);
+        for (shard, position) in seen {
+            token.see(shard, position, |shard| self.map.log_of(shard));
+        }
+        if token.is_empty() { String::new() } else { token.encode() }
+    }
+
     /// The token that the answer gives: this one, and what the call has seen.
     pub fn token_with(mut self, seen: impl IntoIterator<Item = Seen>) -> String {
         for (shard, position) in seen {
@@ -210,6 +260,12 @@ pub fn token(map: &ClusterMap, given: &str, metadata: &MetadataMap, violations: 
     let given =
         if given.is_empty() { text(metadata, metadata::SESSION_TOKEN, violations).unwrap_or("") } else { given };
     decode(map, given, violations)
+}
+
+fn check_one_token(given: Option<&Token>, own: &str, violations: &mut Violations) {
+    if given.is_some() && !own.is_empty() {
+        violations.add("session", "not together with options.session_token");
+    }
 }
 
 fn decode(map: &ClusterMap, text: &str, violations: &mut Violations) -> Result<Token> {

@@ -1,6 +1,7 @@
 //! The public door: requests become calls of the model, or an error that names every violation at once.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use tao_model::limits::{DEFAULT_LIMIT, MAX_BATCH, MAX_IDS, MAX_LIMIT, MAX_OFFSET, MAX_SHARD_KEY};
 use tao_model::{
@@ -72,21 +73,20 @@ pub struct Door<'a> {
 }
 
 impl Door<'_> {
-    pub(crate) fn id(&self, field: impl Into<String>, raw: i64, violations: &mut Violations) -> Option<ObjectId> {
-        let field = field.into();
+    pub(crate) fn id(&self, field: impl Display, raw: i64, violations: &mut Violations) -> Option<ObjectId> {
         let Some(id) = ObjectId::new(raw) else {
             let rule = if raw == 0 {
                 "required: an object's id".to_owned()
             } else {
                 format!("{raw} is not positive, as ids are")
             };
-            violations.add(field, rule);
+            violations.add(field.to_string(), rule);
             return None;
         };
         match self.layout.checked_shard(id) {
             Ok(_) => Some(id),
             Err(rule) => {
-                violations.add(field, rule);
+                violations.add(field.to_string(), rule);
                 None
             }
         }
@@ -98,7 +98,7 @@ impl Door<'_> {
             violations.add(field, format!("1 to {MAX_IDS} ids, not {}", raw.len()));
             return Vec::new();
         }
-        raw.iter().enumerate().filter_map(|(n, raw)| self.id(format!("{field}[{n}]"), *raw, violations)).collect()
+        raw.iter().enumerate().filter_map(|(n, raw)| self.id(format_args!("{field}[{n}]"), *raw, violations)).collect()
     }
 
     fn otype(&self, name: &str, violations: &mut Violations) -> Option<TypeId> {

@@ -15,6 +15,7 @@ mod programs;
 mod proxy;
 mod redis;
 mod redis_cluster;
+mod sockets;
 mod tier;
 mod watcher;
 
@@ -28,4 +29,5 @@ pub use programs::{built_program, repository};
 pub use proxy::{Network, Proxy};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
+pub use sockets::{TcpEnd, tcp_ends};
 pub use tier::tier;

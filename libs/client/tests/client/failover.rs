@@ -1,6 +1,6 @@
 //! Several followers.
 
-use tao_client::{Client, ClientOptions};
+use tao_client::Client;
 
 use crate::scripted::{Scripted, get};
 
@@ -9,7 +9,7 @@ async fn one_follower_is_called_until_it_is_gone_and_then_another() {
     let (one, two) = (Scripted::default(), Scripted::default());
     let (one_serves, two_serves) = (one.serve(), two.serve());
     let addresses = format!("{},{}", one_serves.address, two_serves.address);
-    let session = Client::connect(&addresses, ClientOptions::default()).unwrap().session();
+    let session = Client::connect(&addresses, crate::options()).unwrap().session();
     for id in 1..=10 {
         session.object_get(get(id)).await.unwrap();
     }

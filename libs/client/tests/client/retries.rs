@@ -23,13 +23,13 @@ fn refused() -> Act {
 }
 
 fn without_keys() -> ClientOptions {
-    ClientOptions { generate_keys: false, ..Default::default() }
+    ClientOptions { generate_keys: false, ..crate::options() }
 }
 
 #[tokio::test]
 async fn a_write_is_repeated_with_one_random_key_until_it_is_answered() {
     let server = Scripted::default().then(in_doubt()).then(refused()).then(in_doubt());
-    let session = server.client(ClientOptions::default()).session();
+    let session = server.client(crate::options()).session();
     session.object_update(update(1)).await.unwrap();
     session.object_update(update(1)).await.unwrap();
     let keys = server.update_keys();
@@ -69,7 +69,7 @@ async fn batches_are_repeated_when_their_writes_have_keys_and_reads_always() {
     assert_eq!(calls(&server), 2);
 
     let server = Scripted::default().then(in_doubt());
-    server.client(ClientOptions::default()).session().batch(batch(&[write, read])).await.unwrap();
+    server.client(crate::options()).session().batch(batch(&[write, read])).await.unwrap();
     let asked = server.asked();
     assert!(asked.len() == 2 && asked[0].message == asked[1].message, "the same keys");
 
@@ -86,7 +86,7 @@ async fn bad_input_is_told_whole_and_not_repeated() {
     violations.add("type", "required");
     violations.add("data", "too many fields");
     let server = Scripted::default().then(Act::Fail(to_status(&violations.check().unwrap_err())));
-    let session = server.client(ClientOptions::default()).session();
+    let session = server.client(crate::options()).session();
     let error = session.object_add(v1::ObjectAddRequest::default()).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::InvalidArgument, "INVALID_ARGUMENT"));
     let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
@@ -99,23 +99,23 @@ async fn bad_input_is_told_whole_and_not_repeated() {
 async fn an_attempt_that_may_have_done_the_write_is_not_forgotten() {
     let conflict = to_status(&Error::VersionMismatch { id: 1, expected: 1, actual: 2 });
     let server = Scripted::default().then(in_doubt()).then(Act::Fail(conflict.clone()));
-    let error = server.client(ClientOptions::default()).session().object_update(update(1)).await.unwrap_err();
+    let error = server.client(crate::options()).session().object_update(update(1)).await.unwrap_err();
     assert_eq!((error.reason(), error.is_not_applied()), ("VERSION_MISMATCH", false));
     let server = Scripted::default().then(refused()).then(Act::Fail(conflict));
-    let error = server.client(ClientOptions::default()).session().object_update(update(1)).await.unwrap_err();
+    let error = server.client(crate::options()).session().object_update(update(1)).await.unwrap_err();
     assert!(error.is_not_applied());
 }
 
 #[tokio::test]
 async fn attempts_are_counted_and_one_attempt_is_no_retries() {
     let server = Scripted::default().then(in_doubt()).then(in_doubt()).then(in_doubt());
-    let options = ClientOptions { attempts: 3, ..Default::default() };
+    let options = ClientOptions { attempts: 3, ..crate::options() };
     let error = server.client(options).session().object_get(get(1)).await.unwrap_err();
     assert_eq!((server.asked().len(), error.code()), (3, Code::Unavailable));
     assert_eq!(error.retry_after(), Some(Duration::from_millis(1)));
 
     let server = Scripted::default().then(in_doubt());
-    let options = ClientOptions { attempts: 1, ..Default::default() };
+    let options = ClientOptions { attempts: 1, ..crate::options() };
     server.client(options).session().object_update(update(1)).await.unwrap_err();
     assert_eq!(server.update_keys(), [""], "nothing to repeat, no key");
 }
@@ -127,7 +127,7 @@ async fn the_server_says_when_to_come_back_and_the_deadline_bounds_it() {
         Act::Fail(to_status(&Error::Overloaded { what: "work".to_owned(), retry_after }))
     };
     let server = Scripted::default().then(after(150)).then(after(60_000));
-    let session = server.client(ClientOptions::default()).session();
+    let session = server.client(crate::options()).session();
     let begun = Instant::now();
     let error = session.object_get(get(1)).await.unwrap_err();
     assert_eq!(
@@ -141,7 +141,7 @@ async fn the_server_says_when_to_come_back_and_the_deadline_bounds_it() {
 #[tokio::test]
 async fn a_call_without_an_answer_ends_with_its_deadline() {
     let server = Scripted::default().then(Act::Hang);
-    let session = server.client(ClientOptions::default()).session().with_deadline(Duration::from_millis(100));
+    let session = server.client(crate::options()).session().with_deadline(Duration::from_millis(100));
     let error = session.object_update(update(1)).await.unwrap_err();
     assert!(matches!(&error, ClientError::Deadline { within, .. } if within.as_millis() == 100), "{error:?}");
     assert!(error.code() == Code::DeadlineExceeded && !error.is_not_applied());
@@ -150,11 +150,11 @@ async fn a_call_without_an_answer_ends_with_its_deadline() {
 #[tokio::test]
 async fn a_status_without_details_is_taken_for_what_its_code_says() {
     let server = Scripted::default().then(Act::Fail(Status::internal("boom")));
-    let error = server.client(ClientOptions::default()).session().object_get(get(1)).await.unwrap_err();
+    let error = server.client(crate::options()).session().object_get(get(1)).await.unwrap_err();
     assert_eq!((error.code(), error.reason(), error.is_retryable()), (Code::Internal, "", false));
-    // As proxies say that nobody is behind them.
+    // As proxies say that nobody is behind them: of a request by itself.
     let server = Scripted::default().then(Act::Fail(Status::unavailable("no upstream")));
-    let session = server.client(ClientOptions::default()).session();
+    let session = server.client(ClientOptions { pipeline: false, ..crate::options() }).session();
     session.object_get(get(1)).await.unwrap();
     assert_eq!(server.asked().len(), 2);
 }
@@ -162,13 +162,14 @@ async fn a_status_without_details_is_taken_for_what_its_code_says() {
 #[tokio::test]
 async fn what_is_too_large_is_refused_here() {
     let server = Scripted::default();
-    let options = ClientOptions { max_message: 1_000, ..Default::default() };
+    let options = ClientOptions { max_message: 1_000, ..crate::options() };
     let session = server.client(options).session();
     let request = v1::ObjectUpdateRequest { unset: vec!["x".repeat(2_000)], ..update(1) };
     let error = session.object_update(request).await.unwrap_err();
     assert!(matches!(error, ClientError::TooLarge { bytes: 2_000.., limit: 1_000 }), "{error:?}");
     assert!(!error.is_retryable() && error.is_not_applied() && server.asked().is_empty());
     let server = server.then(Act::Answer("x".repeat(2_000)));
+    let session = server.client(ClientOptions { pipeline: false, max_message: 1_000, ..crate::options() }).session();
     let error = session.object_update(update(1)).await.unwrap_err();
     assert!(!error.is_retryable() && !error.is_not_applied(), "{error:?}");
     assert_eq!((server.asked().len(), error.code()), (1, Code::OutOfRange));
@@ -179,7 +180,7 @@ async fn nobody_there_is_no_doubt() {
     let incoming = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = incoming.local_addr().unwrap().to_string();
     drop(incoming);
-    let options = ClientOptions { attempts: 3, generate_keys: false, ..Default::default() };
+    let options = ClientOptions { attempts: 3, generate_keys: false, ..crate::options() };
     let error = Client::connect(&address, options).unwrap().session().object_update(update(1)).await.unwrap_err();
     assert_eq!((error.code(), error.is_retryable(), error.is_not_applied()), (Code::Unavailable, true, true));
     assert!(error.to_string().starts_with(&format!("can't reach {address}: ")), "{error}");

@@ -8,13 +8,18 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
 use prost::Message as _;
+use tao_client::v1::pipeline_answer::Result as Answered;
+use tao_client::v1::pipeline_call::Call;
 use tao_client::{Client, ClientOptions, v1};
 use tao_model::{ClusterId, LogId, Position, ShardId, Token};
 use tao_proto::Answer;
+use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::server::graph_service_server::{GraphService, GraphServiceServer};
 use tokio::sync::oneshot;
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::{Server, TcpIncoming};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 /// What to do with a call.
 pub enum Act {
@@ -100,13 +105,19 @@ impl Scripted {
 
     /// Serves on a free port of loopback, on a thread of its own.
     pub fn serve(&self) -> Serving {
+        self.serve_at("127.0.0.1:0")
+    }
+
+    /// The same, at this address.
+    pub fn serve_at(&self, address: &str) -> Serving {
+        let address = address.parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (end, ended) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
         let service = GraphServiceServer::new(self.clone());
         let thread = std::thread::spawn(move || {
             runtime.block_on(async move {
-                let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
+                let incoming = TcpIncoming::bind(address).unwrap().with_nodelay(Some(true));
                 tell.send(incoming.local_addr().unwrap().to_string()).unwrap();
                 tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
                 ended.await.ok();
@@ -141,7 +152,7 @@ impl Drop for Serving {
 }
 
 macro_rules! scripted {
-    ($($name:ident($request:ident);)*) => {
+    ($($name:ident: $kind:ident($request:ident);)*) => {
         #[tonic::async_trait]
         impl GraphService for Scripted {$(
             async fn $name(&self, request: Request<v1::$request>) -> Result<Response<Answer>, Status> {
@@ -158,27 +169,100 @@ macro_rules! scripted {
                 let silence = stream::pending().take(usize::from(!ends));
                 Ok(Response::new(answers.chain(silence).boxed()))
             }
+
+            type PipelineStream = BoxStream<'static, Result<Answer, Status>>;
+
+            async fn pipeline(
+                &self,
+                request: Request<Streaming<v1::PipelineRequest>>,
+            ) -> Result<Response<Self::PipelineStream>, Status> {
+                let server = self.clone();
+                let answers = request.into_inner().flat_map_unordered(None, move |message| {
+                    let v1::PipelineRequest { calls, session_tokens, .. } = message.unwrap_or_default();
+                    let server = server.clone();
+                    let answer = move |call: v1::PipelineCall| {
+                        let token = (call.session as usize).checked_sub(1).map(|place| session_tokens[place].clone());
+                        let server = server.clone();
+                        async move { server.piped(call, token).await }
+                    };
+                    stream::iter(calls).map(answer).buffer_unordered(1_000)
+                });
+                Ok(Response::new(answers.map(|answer| Ok(Answer::encode(&answer))).boxed()))
+            }
+        }
+
+        impl Scripted {
+            /// The same call in a pipeline: scripted as if it had come by itself.
+            async fn piped(&self, call: v1::PipelineCall, token: Option<String>) -> v1::PipelineResponse {
+                let v1::PipelineCall { seq, timeout_us, call, .. } = call;
+                let mut metadata = MetadataMap::new();
+                if timeout_us > 0 {
+                    metadata.insert("grpc-timeout", format!("{}m", timeout_us.div_ceil(1_000)).parse().unwrap());
+                }
+                let (answered, empty) = match call.unwrap() {$(
+                    Call::$kind(mut request) => {
+                        if let Some(token) = token {
+                            request.options.get_or_insert_default().session_token = token;
+                        }
+                        let request = Request::from_parts(metadata, Default::default(), request);
+                        (self.act(stringify!($name), request).await, Answered::$kind(Default::default()))
+                    }
+                )*};
+                let (result, seen) = match answered {
+                    // All answers have the token in the same field.
+                    Ok(answer) => {
+                        let answer = v1::ObjectGetResponse::decode(answer.into_inner().to_bytes()).unwrap();
+                        (empty, answer.session_token)
+                    }
+                    Err(status) => {
+                        let seen = status.metadata().get(SESSION_TOKEN).map(|t| t.to_str().unwrap().to_owned());
+                        (Answered::Error(item(&status)), seen.unwrap_or_default())
+                    }
+                };
+                let session = u32::from(!seen.is_empty());
+                let answers = vec![v1::PipelineAnswer { seq, session, result: Some(result) }];
+                v1::PipelineResponse { answers, session_tokens: vec![seen], ..Default::default() }
+            }
         }
     };
 }
 
+/// A status as the error of one call.
+fn item(status: &Status) -> v1::ItemError {
+    let info = status.get_details_error_info();
+    let said = |key: &str| info.as_ref().and_then(|i| i.metadata.get(key)).is_some_and(|v| v == "true");
+    let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
+    let violation = |v: tonic_types::FieldViolation| v1::FieldViolation { field: v.field, description: v.description };
+    let after = status.get_details_retry_info().and_then(|r| r.retry_delay).unwrap_or_default();
+    v1::ItemError {
+        code: status.code() as i32,
+        retryable: said("retryable"),
+        not_applied: said("not_applied"),
+        reason: info.map(|i| i.reason).unwrap_or_default(),
+        message: status.message().to_owned(),
+        violations: violations.into_iter().map(violation).collect(),
+        retry_after_ms: after.as_millis() as u64,
+        item: String::new(),
+    }
+}
+
 scripted! {
-    object_add(ObjectAddRequest);
-    write_batch(WriteBatchRequest);
-    object_get(ObjectGetRequest);
-    object_multi_get(ObjectMultiGetRequest);
-    object_update(ObjectUpdateRequest);
-    object_upsert(ObjectUpsertRequest);
-    object_delete(ObjectDeleteRequest);
-    assoc_add(AssocAddRequest);
-    assoc_delete(AssocDeleteRequest);
-    assoc_change_type(AssocChangeTypeRequest);
-    assoc_get(AssocGetRequest);
-    assoc_count(AssocCountRequest);
-    assoc_range(AssocRangeRequest);
-    assoc_time_range(AssocTimeRangeRequest);
-    batch(BatchRequest);
-    allocate_ids(AllocateIdsRequest);
+    object_add: ObjectAdd(ObjectAddRequest);
+    write_batch: WriteBatch(WriteBatchRequest);
+    object_get: ObjectGet(ObjectGetRequest);
+    object_multi_get: ObjectMultiGet(ObjectMultiGetRequest);
+    object_update: ObjectUpdate(ObjectUpdateRequest);
+    object_upsert: ObjectUpsert(ObjectUpsertRequest);
+    object_delete: ObjectDelete(ObjectDeleteRequest);
+    assoc_add: AssocAdd(AssocAddRequest);
+    assoc_delete: AssocDelete(AssocDeleteRequest);
+    assoc_change_type: AssocChangeType(AssocChangeTypeRequest);
+    assoc_get: AssocGet(AssocGetRequest);
+    assoc_count: AssocCount(AssocCountRequest);
+    assoc_range: AssocRange(AssocRangeRequest);
+    assoc_time_range: AssocTimeRange(AssocTimeRangeRequest);
+    batch: Batch(BatchRequest);
+    allocate_ids: AllocateIds(AllocateIdsRequest);
 }
 
 /// A token that has seen these positions of these shards.
@@ -188,6 +272,12 @@ pub fn token(seen: &[(u32, u64)]) -> String {
         token.see(ShardId(*shard), Position::new(1, *lsn), |_| LogId(0));
     }
     token.encode()
+}
+
+/// The floors that a token sets, by shard.
+pub fn floors(token: &str) -> Vec<u64> {
+    let token = if token.is_empty() { Token::new(ClusterId([3; 16])) } else { Token::parse(token).unwrap() };
+    (0..50).map(|shard| token.floor(ShardId(shard), LogId(0)).lsn).collect()
 }
 
 pub fn get(id: i64) -> v1::ObjectGetRequest {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tao_runtime::{Listener, ServeOptions, Shutdown, Workers, serve};
+use tao_runtime::{Door, Listener, ServeOptions, Shutdown, Workers, serve};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -55,15 +55,71 @@ async fn connections_past_the_limit_are_closed_at_once() {
 
 #[tokio::test]
 async fn a_panic_is_one_call_s_error() {
-    let server = Server::simple(Service::new(|request| async move {
-        if request.uri().path().ends_with("Panic") { panic!("on purpose") } else { Status::ok("") }
-    }))
-    .await;
+    // Where the handler is made, in its first poll, and when it has waited.
+    let service = Service::new(|request| {
+        let path = request.uri().path().to_owned();
+        assert!(!path.ends_with("Make"), "on purpose");
+        async move {
+            assert!(!path.ends_with("Panic"), "on purpose");
+            tokio::task::yield_now().await;
+            assert!(!path.ends_with("Later"), "on purpose");
+            Status::ok("")
+        }
+    });
+    let doors = [Door::from(Routes::new(service.clone())), Door::from(Routes::default()).direct(service)];
+    for door in doors {
+        let server = Server::start(door, Workers::inline(), ServeOptions::default()).await;
+        let channel = server.connect().await.unwrap();
+        for path in ["/test.Service/Make", "/test.Service/Panic", "/test.Service/Later"] {
+            let status = call_with(&channel, path, None).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal, "{path}: {status:?}");
+            assert!(!status.message().contains("on purpose"));
+        }
+        call(&channel).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn direct_services_and_routes_share_a_port() {
+    let (other, called) = (Service::new(async |_| Status::not_found("the other")), Service::ok());
+    // The direct one comes first, whatever the routes say.
+    let door = Door::from(Routes::new(other)).direct(called);
+    let server = Server::start(door, Workers::inline(), ServeOptions::default()).await;
     let channel = server.connect().await.unwrap();
-    let status = call_with(&channel, "/test.Service/Panic", None).await.unwrap_err();
-    assert_eq!(status.code(), Code::Internal);
-    assert!(!status.message().contains("on purpose"));
     call(&channel).await.unwrap();
+    for path in ["/test.Servic/Call", "/test.ServiceToo/Call", "/"] {
+        assert_eq!(call_with(&channel, path, None).await.unwrap_err().code(), Code::Unimplemented, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn handlers_that_wait_do_not_hold_up_their_connection() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let service = Service::new(move |request| {
+        let gate = held.clone();
+        async move {
+            if request.uri().path().ends_with("Wait") {
+                let _ = gate.acquire().await;
+            }
+            Status::ok("")
+        }
+    });
+    let server = Server::simple(service).await;
+    let channel = server.connect().await.unwrap();
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move { call_with(&channel, "/test.Service/Wait", None).await })
+        })
+        .collect();
+    for _ in 0..10 {
+        call(&channel).await.unwrap();
+    }
+    gate.add_permits(1);
+    for call in waiting {
+        call.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]

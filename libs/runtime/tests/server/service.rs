@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tao_runtime::{Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
+use tao_runtime::{Door, Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{Bytes, StdError};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
@@ -43,7 +44,10 @@ impl NamedService for Service {
     const NAME: &'static str = "test.Service";
 }
 
-impl tower::Service<Request<Body>> for Service {
+impl<B> tower::Service<Request<B>> for Service
+where
+    B: http_body::Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -52,8 +56,8 @@ impl tower::Service<Request<Body>> for Service {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = (self.0)(request);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let answer = (self.0)(request.map(Body::new));
         Box::pin(async move {
             let mut response = answer.await.into_http();
             let thread = std::thread::current().name().unwrap_or("none").to_owned();
@@ -71,13 +75,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(routes: Routes, workers: Workers, options: ServeOptions) -> Self {
+    pub async fn start(services: impl Into<Door> + Send + 'static, workers: Workers, options: ServeOptions) -> Self {
         let listener = TcpAcceptor::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, begun) = Shutdown::new();
         let workers = Arc::new(workers);
         let serving = workers.clone();
-        let task = tokio::spawn(async move { serve(listener, &serving, routes, options, begun).await });
+        let task = tokio::spawn(async move { serve(listener, &serving, services, options, begun).await });
         Self { address, workers, shutdown, task }
     }
 

@@ -26,6 +26,7 @@ impl TraceService for Collector {
 #[tokio::test]
 async fn a_call_s_span_continues_its_caller_s_trace_and_is_exported() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const UNSAMPLED: &str = "0af7651916cd43dd8448eb211c80319d";
     let (send, mut exported) = mpsc::unbounded_channel();
     // On a worker: the flush at the end blocks this thread.
     let routes = Routes::new(TraceServiceServer::new(Collector(send)));
@@ -59,6 +60,11 @@ async fn a_call_s_span_continues_its_caller_s_trace_and_is_exported() {
     // What is no trace context is ignored.
     call_with(&channel, "/test.Service/Call", Some("nonsense")).await.unwrap();
     assert_ne!(inside.recv().await.unwrap().split('-').nth(1), Some(TRACE));
+    // A caller's no is respected, and handed on.
+    let unsampled = format!("00-{UNSAMPLED}-b7ad6b7169203331-00");
+    call_with(&channel, "/test.Service/Call", Some(&unsampled)).await.unwrap();
+    let inner = inside.recv().await.unwrap();
+    assert!(inner.len() == parent.len() && inner.ends_with("-00"), "{inner}");
     drop(channel);
 
     tokio::task::spawn_blocking(move || guard.flush()).await.unwrap();
@@ -74,6 +80,7 @@ async fn a_call_s_span_continues_its_caller_s_trace_and_is_exported() {
     let span = spans.iter().find(|s| hex(&s.trace_id) == TRACE).unwrap();
     assert_eq!((span.name.as_str(), hex(&span.parent_span_id).as_str()), ("test.Service/Call", "b7ad6b7169203331"));
     assert_eq!(hex(&span.span_id), parts[2]);
+    assert!(spans.len() >= 2 && spans.iter().all(|s| hex(&s.trace_id) != UNSAMPLED), "{spans:?}");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -108,8 +108,10 @@ pub fn load(args: &LoadArgs) -> Result<Ended, Failure> {
 
 async fn run(args: &LoadArgs, list: &EdgeList, stop: Stop, patience: Patience) -> Result<Report, Failure> {
     let path = args.state.clone().or_else(|| input::default_state(&args.file)).filter(|_| !input::is_stdin(&args.file));
-    // What is written here may be written twice, so keys would be of no use; and the writer has more patience than a client.
-    let options = ClientOptions { deadline: DEADLINE, attempts: 1, generate_keys: false, ..Default::default() };
+    // What is written here may be written twice, so keys would be of no use; the writer has more patience than a client; and batches are
+    // too large to gain by travelling together.
+    let options =
+        ClientOptions { deadline: DEADLINE, attempts: 1, generate_keys: false, pipeline: false, ..Default::default() };
     let session = Client::connect(&args.address, options)?.session();
     let options = WriterOptions {
         atype: args.atype.clone(),

@@ -14,7 +14,7 @@ use tao_proto::error::{to_item, to_status};
 use tao_proto::server::graph_service_server::{GraphService, GraphServiceServer};
 use tokio::sync::watch;
 use tonic::transport::server::{Server, TcpIncoming};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What happens to the calls of a store, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +150,15 @@ macro_rules! store {
             type WatchStream = futures::stream::Empty<Result<Answer, Status>>;
 
             async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                Err(Status::unimplemented("a load has no use for this"))
+            }
+
+            type PipelineStream = Self::WatchStream;
+
+            async fn pipeline(
+                &self,
+                _: Request<Streaming<v1::PipelineRequest>>,
+            ) -> Result<Response<Self::PipelineStream>, Status> {
                 Err(Status::unimplemented("a load has no use for this"))
             }
 

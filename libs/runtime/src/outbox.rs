@@ -1,0 +1,148 @@
+//! A connection's writes, gathered until its task has nothing more to do.
+//!
+//! h2 writes every message above a few hundred bytes by itself, and what was answered between two requests too. A system call costs
+//! more than an answer: so what it writes is only noted here, and the task that drives the connection sends it all at its end.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What may be held back. What is more is sent at once: the peer has enough to do by then.
+const LIMIT: usize = 32 * 1024;
+
+/// The connection as HTTP/2 sees it. Flushing it does nothing: see [`Outbox::poll_send`].
+pub(crate) struct Gathering<I>(Arc<Mutex<Held<I>>>);
+
+/// Sends what was gathered.
+pub(crate) struct Outbox<I>(Arc<Mutex<Held<I>>>);
+
+struct Held<I> {
+    io: I,
+    gathered: Vec<u8>,
+    /// How much of it is sent.
+    sent: usize,
+}
+
+/// Both ends of a connection's writes. They belong to one task.
+pub(crate) fn gather<I>(io: I) -> (Gathering<I>, Outbox<I>) {
+    let held = Arc::new(Mutex::new(Held { io, gathered: Vec::new(), sent: 0 }));
+    (Gathering(held.clone()), Outbox(held))
+}
+
+impl<I: AsyncWrite + Unpin> Outbox<I> {
+    /// Sends; to be called after each poll of the connection, by the same task. Pending: the task is woken when there is room.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_send(cx)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Held<I> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.gathered.len() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        self.gathered.clear();
+        self.sent = 0;
+        // After one large message: a connection is not to keep that much for good.
+        if self.gathered.capacity() > 2 * LIMIT {
+            self.gathered = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room for something more, by sending what is held if that would be too much with it.
+    fn poll_room(&mut self, cx: &mut Context<'_>, more: usize) -> Poll<io::Result<()>> {
+        if self.gathered.len() + more > LIMIT { self.poll_send(cx) } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Gathering<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut held = self.0.lock();
+        ready!(held.poll_room(cx, buf.len()))?;
+        held.gathered.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut held = self.0.lock();
+        let more = bufs.iter().map(|buf| buf.len()).sum();
+        ready!(held.poll_room(cx, more))?;
+        bufs.iter().for_each(|buf| held.gathered.extend_from_slice(buf));
+        Poll::Ready(Ok(more))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.0.lock();
+        ready!(held.poll_send(cx))?;
+        Pin::new(&mut held.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn writes_wait_for_the_send_or_for_being_many() {
+        let (near, mut far) = tokio::io::duplex(2 * LIMIT);
+        let (mut gathering, outbox) = gather(near);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut received = vec![0; 4 * LIMIT];
+        let mut write = |bytes: &[u8]| {
+            let polled = Pin::new(&mut gathering).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
+            matches!(polled, Poll::Ready(Ok(n)) if n == bytes.len())
+        };
+        assert!(write(b"one ") && write(b"two"));
+        let mut far_reads = |received: &mut [u8]| {
+            let mut buf = ReadBuf::new(received);
+            let _ = Pin::new(&mut far).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+            buf.filled().len()
+        };
+        assert_eq!(far_reads(&mut received), 0);
+        assert!(outbox.poll_send(&mut cx).is_ready());
+        assert_eq!(far_reads(&mut received), 7);
+        assert_eq!(&received[..7], b"one two");
+
+        // A second one that is too much with the first sends the first; with nobody reading, the peer's room ends.
+        let large = vec![1; LIMIT];
+        assert!(write(&large) && write(&large) && write(&large));
+        assert!(!write(&large));
+        assert!(outbox.poll_send(&mut cx).is_pending());
+        assert_eq!(far_reads(&mut received), 2 * LIMIT);
+        assert!(outbox.poll_send(&mut cx).is_ready());
+        assert_eq!(far_reads(&mut received), LIMIT);
+        drop((gathering, outbox));
+        assert_eq!(far.read(&mut received).await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,90 @@
+//! Reads that memory answers: decided and encoded where the value lies, without a copy, a wait or a task.
+
+use tao_cache::{MIN_FETCHED, Mode};
+use tao_model::{Position, ShardId, Token};
+use tao_topology::ClusterMap;
+
+use crate::execute::Executor;
+use crate::ranges::{covered, head, known_edges};
+use crate::validate::ReadCall;
+
+/// A value as answers have it.
+pub enum Found<'a> {
+    /// An encoded tao.v1.Object; `None`: there is no such object.
+    Object(Option<&'a [u8]>),
+    /// Edges of a list.
+    Count(u64),
+    /// Encoded edges, and where to go on, if there is more.
+    Edges(&'a [u8], String),
+}
+
+/// What a hit has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// Where it looked.
+    pub shard: ShardId,
+    /// How fresh that was.
+    pub position: Position,
+    /// Whether all of the log was known up to there, not just this key.
+    pub is_of_log: bool,
+}
+
+/// How a session reads, as far as hits care.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// A floor, if there is one.
+    pub token: Option<&'a Token>,
+    /// Which values will do.
+    pub mode: Mode,
+}
+
+impl Executor {
+    /// Shows `see` the value, if memory has it and it will do. `None`: whatever the reason, the long way knows it.
+    pub fn hit<T>(
+        &self,
+        map: &ClusterMap,
+        call: &ReadCall,
+        reading: Reading<'_>,
+        see: impl FnOnce(Found<'_>, At) -> T,
+    ) -> Option<T> {
+        let owner = match call {
+            ReadCall::Object(id) => *id,
+            ReadCall::Edges { list, .. } | ReadCall::Count(list) => list.id1,
+            ReadCall::Range(range) if range.with_objects => return None,
+            ReadCall::Range(range) => range.list.id1,
+        };
+        let shard = map.shard(owner);
+        let reader = self.reader(shard);
+        // Before the value is looked at: what is then as fresh as this, is so since all of the log is.
+        let applied = reader.memory().applied()?;
+        let floor = reading.token.map_or(Position::ZERO, |token| token.floor(shard, map.log_of(shard)));
+        if floor != Position::ZERO && floor.epoch != applied.epoch {
+            return None;
+        }
+        let at = |position| At { shard, position, is_of_log: position == applied };
+        let mode = reading.mode;
+        match call {
+            ReadCall::Object(id) => reader.peek_object(*id, floor, mode, |o, fresh| see(Found::Object(o), at(fresh))),
+            ReadCall::Count(list) => {
+                let count = |count, fresh| see(Found::Count(count), at(fresh));
+                reader.peek_list(list.id1, list.atype, 0, floor, mode, |list, fresh| count(list.count(), fresh))
+            }
+            ReadCall::Edges { list, id2s, times } => {
+                let seen = reader.peek_list(list.id1, list.atype, MIN_FETCHED, floor, mode, |list, fresh| {
+                    let known = known_edges(list, id2s, *times)?;
+                    Some(see(Found::Edges(&known, String::new()), at(fresh)))
+                });
+                seen.flatten()
+            }
+            ReadCall::Range(range) => {
+                let newest = head(range).max(MIN_FETCHED);
+                let seen = reader.peek_list(range.list.id1, range.list.atype, newest, floor, mode, |list, fresh| {
+                    let span = covered(list, range)?;
+                    let (edges, next) = span.of(list, range.list)?;
+                    Some(see(Found::Edges(edges, next), at(fresh)))
+                });
+                seen.flatten()
+            }
+        }
+    }
+}
