@@ -89,6 +89,12 @@ impl Graph {
         u64::from(self.starts[self.nodes as usize])
     }
 
+    /// Bytes of all payloads, of nodes and edges.
+    pub fn payload_bytes(&self) -> u64 {
+        let edges = |node| self.list(node).map(|edge| Self::payload_len(edge.payload)).map(u64::from).sum::<u64>();
+        (0..self.nodes).map(|node| u64::from(Self::payload_len(self.object(node))) + edges(node)).sum()
+    }
+
     /// Whose payloads it has.
     pub fn shape(&self) -> Shape {
         self.shape
@@ -184,11 +190,12 @@ fn fitting(shape: Shape, edges: u64) -> u32 {
         let sum: u64 = (0..nodes).map(|place| u64::from(degree(shape, nodes, place))).sum();
         nodes = ((f64::from(nodes) * edges as f64 / sum as f64) as u32).max(100);
     }
-    (nodes..).find(|n| prime(*n)).unwrap_or(nodes) + 1
+    // There is a prime between any number and its double.
+    (nodes..2 * nodes).find(|n| prime(*n)).unwrap_or(nodes) + 1
 }
 
 fn prime(n: u32) -> bool {
-    n > 1 && (2..).take_while(|divisor| divisor * divisor <= n).all(|divisor| n % divisor != 0)
+    n > 1 && (2..=n.isqrt()).all(|divisor| !n.is_multiple_of(divisor))
 }
 
 #[cfg(test)]

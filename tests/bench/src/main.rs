@@ -1,27 +1,28 @@
-//! Measures tao beside what one would build instead, on the same graph, with the same requests, in one run.
-#![expect(dead_code, reason = "what runs all this is being built")]
+//! Measures tao beside what one would build instead, on the same graph, with the same requests, in one run. Prints tables for people and,
+//! as its last line, one JSON object.
 
+mod cli;
+mod fleet;
 mod graph;
 mod hash;
+mod hit_rate;
 mod load;
 mod op;
+mod progress;
+mod quick;
+mod report;
 mod run;
 mod target;
 mod targets;
+mod whole;
 mod workload;
 
-use clap::Parser;
+use clap::Parser as _;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    serve: targets::Serve,
-}
-
 fn main() -> anyhow::Result<()> {
-    Cli::parse().serve.run()
+    cli::Cli::parse().run()
 }

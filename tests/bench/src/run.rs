@@ -8,6 +8,8 @@ mod round;
 mod side;
 
 pub use plan::{Arrivals, Plan, Requests};
-pub use processes::{Usage, Watched};
-pub use round::{Round, Tally};
+pub use round::Round;
 pub use side::Side;
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,7 @@ impl Role {
 }
 
 /// Reads answered from caches, since the target's start.
+#[expect(clippy::struct_field_names, reason = "the same word as in the metrics")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hits {
     /// From a follower's memory.

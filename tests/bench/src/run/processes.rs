@@ -16,15 +16,6 @@ pub struct Watched {
     roots: Vec<(Role, u32)>,
 }
 
-/// What processes of one role used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Since each began, microseconds, user and system.
-    pub cpu_us: u64,
-    /// Now, bytes; pages that several processes share count once.
-    pub memory: u64,
-}
-
 impl Watched {
     /// These, and this process as the client.
     pub fn new(mut roots: Vec<(Role, u32)>) -> Self {

@@ -11,6 +11,8 @@ use crate::target::{Hits, Role};
 const LONGEST_NS: u64 = 120_000_000_000;
 /// Kinds of errors that are told apart.
 const KINDS: usize = 20;
+/// Characters of an error that are looked at.
+const LONGEST_KIND: usize = 160;
 
 /// Latencies and counts of one thread, or of all.
 #[derive(Debug)]
@@ -46,8 +48,8 @@ impl Tally {
     /// Adds one failure.
     pub fn failed(&mut self, error: &str) {
         let kind = kind(error);
-        let known = self.errors.len() < KINDS || self.errors.contains_key(kind);
-        *self.errors.entry(if known { kind } else { "others" }.to_owned()).or_default() += 1;
+        let known = self.errors.len() < KINDS || self.errors.contains_key(&kind);
+        *self.errors.entry(if known { kind } else { "others".to_owned() }).or_default() += 1;
     }
 
     /// Adds another's to this.
@@ -64,12 +66,17 @@ impl Tally {
     }
 }
 
-/// What is the same for all errors of a kind: the beginning, without numbers, and no essay.
-fn kind(error: &str) -> &str {
-    let end = error.find(['\n', ';', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).unwrap_or(error.len());
-    let end = (0..=end.min(80)).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);
-    let kind = error[..end].trim();
-    if kind.is_empty() { "unnamed" } else { kind }
+/// What is the same for all errors of a kind: the beginning of the first line, a `#` for each number.
+fn kind(error: &str) -> String {
+    let mut kind = String::new();
+    for c in error.lines().next().unwrap_or_default().chars().take(LONGEST_KIND) {
+        if !c.is_ascii_digit() {
+            kind.push(c);
+        } else if !kind.ends_with('#') {
+            kind.push('#');
+        }
+    }
+    if kind.is_empty() { "unnamed".to_owned() } else { kind }
 }
 
 /// One round of one target.
@@ -134,7 +141,7 @@ mod tests {
         tally.failed("unavailable: no leader for shard 17");
         tally.failed("unavailable: no leader for shard 18");
         (0..100).for_each(|n: u8| tally.failed(&format!("{}{}", char::from(b'a' + n / 26), char::from(b'a' + n % 26))));
-        assert_eq!(tally.errors["unavailable: no leader for shard"], 2);
+        assert_eq!(tally.errors["unavailable: no leader for shard #"], 2);
         assert_eq!(tally.errors.values().sum::<u64>(), 102);
         assert!(tally.errors.len() <= KINDS + 1 && tally.errors["others"] > 80);
     }

@@ -55,6 +55,8 @@ impl<T: Target> Side for T {
                 })
                 .collect();
             start.ready.wait();
+            // Where each request counts, nothing may be answered before the first look.
+            let early = (plan.arrivals == Arrivals::Once).then(|| look(self, control, &watched));
             let begin = Instant::now();
             let window = match plan.arrivals {
                 Arrivals::Once => Window { begin, from: begin, to: begin + NEVER },
@@ -67,7 +69,7 @@ impl<T: Target> Side for T {
 
             // What fails here must not leave threads behind, so it is looked at when they have ended.
             thread::sleep(window.from.saturating_duration_since(Instant::now()));
-            let before = look(self, control, &watched);
+            let before = early.unwrap_or_else(|| look(self, control, &watched));
             if plan.arrivals != Arrivals::Once {
                 thread::sleep(window.to.saturating_duration_since(Instant::now()));
             }
@@ -80,12 +82,17 @@ impl<T: Target> Side for T {
             }
             let before = before?;
             let after = at_end.unwrap_or_else(|| look(self, control, &watched))?;
-            let cpu_us = after
-                .cpu
-                .iter()
-                .map(|(role, us)| (*role, us.saturating_sub(before.cpu.get(role).copied().unwrap_or(0))));
+            let looked = (after.at - before.at).as_secs_f64();
+            let seconds = match plan.arrivals {
+                Arrivals::Once => looked,
+                Arrivals::Closed | Arrivals::Open(_) => plan.measured.as_secs_f64(),
+            };
+            // On a busy machine a look may come late; what was used is then scaled to the time that answers were counted in.
+            let used =
+                |role, us: u64| us.saturating_sub(before.cpu.get(role).copied().unwrap_or(0)) as f64 * seconds / looked;
+            let cpu_us = after.cpu.iter().map(|(role, us)| (*role, used(role, *us) as u64));
             Ok(Round {
-                seconds: (after.at - before.at).as_secs_f64(),
+                seconds,
                 tally,
                 cpu_us: cpu_us.collect(),
                 memory: watched.memory()?,

@@ -23,6 +23,8 @@ pub mod limits {
     pub const RANGE_50: u32 = 50;
 }
 
+/// Edges that are added are newer than the graph's by up to so many seconds: a store may refuse times that are yet to come.
+const NEWER: u32 = 50_000_000;
 /// Own edges that a slot remembers, so that it can delete them and change their types.
 const REMEMBERED: usize = 1_024;
 /// One node in so many may be deleted, once; all others are there for as long as the graph is. Reads meet the gaps.
@@ -233,7 +235,7 @@ impl Stream {
 
     fn write_edge(&mut self, id1: u32, id2: u32, time: Option<u32>, atype: AType) -> Op {
         self.written += 1;
-        let time = time.unwrap_or_else(|| NEWEST + below(self.rng.next_u64(), 100_000_000));
+        let time = time.unwrap_or_else(|| NEWEST + below(self.rng.next_u64(), NEWER));
         Op::AssocAdd { id1, id2, time, payload: self.graph.new_edge(self.written), atype }
     }
 
