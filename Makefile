@@ -10,7 +10,7 @@ CARGO_FLAGS ?=
 # For the program that is run: make run ARGS="--help"
 ARGS ?=
 
-.PHONY: help run load test test-faults bench lint fmt
+.PHONY: help run load test test-faults bench bench-quick lint fmt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,15 @@ test-faults: ## break real processes under load and judge what they answered: ma
 	cargo build $(CARGO_FLAGS) -p tao -p tao-rig --bins
 	cargo run $(CARGO_FLAGS) -p tao-rig -- faults --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: ## measure this store beside what one would build instead
+bench: ## measure this store beside what one would build instead, all of it: hours; make bench ARGS="full --minutes 30", or another subcommand
 	@tests/tools/install.sh tests
-	cargo build $(CARGO_FLAGS) --release -p tao
-	cargo run $(CARGO_FLAGS) --release -p tao-bench -- $(ARGS)
+	cargo build $(CARGO_FLAGS) --release -p tao -p tao-bench
+	cargo run $(CARGO_FLAGS) --release -p tao-bench -- $(or $(ARGS),full)
+
+bench-quick: ## what matters most of that, small, in three minutes: the last line is one JSON object
+	@tests/tools/install.sh tests
+	cargo build $(CARGO_FLAGS) --release -p tao -p tao-bench
+	cargo run $(CARGO_FLAGS) --release -p tao-bench -- quick $(ARGS)
 
 lint: ## formatting, protos, dependencies and clippy, warnings being errors; the quick ones first
 	@tests/tools/install.sh lint

@@ -1,0 +1,89 @@
+//! This store: three tiers as three processes, on PostgreSQL or SQLite, with Redis or without.
+
+mod admin;
+mod caller;
+mod cluster;
+mod load;
+mod requests;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tao_client::{Client, ClientOptions};
+
+pub use caller::TaoCaller;
+use caller::{Door, Sessions};
+pub use cluster::{Cluster, Loaded};
+pub(super) use requests::{NODE, assoc_count, assoc_range, data, got, listed, object_get};
+
+use super::channels::Channels;
+use crate::graph::Graph;
+use crate::target::{Hits, Progress, Role, Setup, Target};
+
+/// How a client talks to the follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One gRPC call a request, through the generated stubs.
+    Unary,
+    /// Through the client library: a session for each request in flight.
+    Pipelined,
+}
+
+/// A way to a cluster. Several may lead to the same one, which is then loaded once.
+#[derive(Debug)]
+pub struct Tao {
+    name: String,
+    way: Way,
+    connections_a_thread: usize,
+    cluster: Arc<Cluster>,
+}
+
+impl Tao {
+    /// To a running cluster.
+    pub fn new(name: &str, way: Way, setup: &Setup, cluster: Arc<Cluster>) -> Self {
+        let connections_a_thread = (setup.connections / setup.threads).max(1);
+        Self { name: name.to_owned(), way, connections_a_thread, cluster }
+    }
+
+    /// What it leads to.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+}
+
+impl Target for Tao {
+    type Caller = TaoCaller;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn load(&self, graph: &Arc<Graph>, progress: Progress<'_>) -> Result<()> {
+        self.cluster.load(graph, progress).await
+    }
+
+    async fn caller(&self, _: usize) -> Result<TaoCaller> {
+        let address = self.cluster.address();
+        let door = match self.way {
+            Way::Unary => Door::Unary(Channels::connect(address, self.connections_a_thread).await?),
+            Way::Pipelined => pipelined(address, self.connections_a_thread)?,
+        };
+        Ok(TaoCaller::new(door, self.cluster.loaded().context("not loaded")?))
+    }
+
+    fn processes(&self) -> Vec<(Role, u32)> {
+        self.cluster.processes()
+    }
+
+    async fn hits(&self) -> Result<Option<Hits>> {
+        self.cluster.hits().await.map(Some)
+    }
+}
+
+/// Through the client library, over so many connections.
+pub(super) fn pipelined(address: &str, connections: usize) -> Result<Door> {
+    // Without idempotency keys, whose outcomes the store would keep: no baseline has them.
+    let options = ClientOptions { generate_keys: false, ..Default::default() };
+    let client = |_| Client::connect(address, options.clone());
+    Ok(Door::Pipelined(Sessions::new((0..connections).map(client).collect::<Result<_, _>>()?)))
+}
