@@ -1,7 +1,8 @@
-//! What the caches count. Looked up once, when a cache is made: looking up a metric costs more than a hit does. The process's recorder
-//! must have been installed before.
+//! What the caches count. Metrics are looked up once, when a cache is made: that costs more than a hit does. The process's recorder must
+//! have been installed before.
 
 use metrics::{Counter, Gauge, counter, gauge};
+use parking_lot::Mutex;
 use tao_model::Key;
 
 /// Reads that found a value, and reads that did not.
@@ -30,6 +31,60 @@ impl Level {
             Key::Object(_) => &self.objects,
             Key::List(..) => &self.lists,
         }
+    }
+}
+
+/// What a cache in memory holds, and has evicted so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Bytes of memory, with what keeping the entries costs.
+    pub bytes: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Entries that had to go for others.
+    pub evictions: u64,
+}
+
+/// The metrics of a cache in memory. Caches of several logs share them, so that each adds what is new.
+pub(crate) struct Published {
+    level: Level,
+    bytes: Gauge,
+    entries: Gauge,
+    evictions: Counter,
+    last: Mutex<([u64; 4], Holdings)>,
+}
+
+impl Published {
+    pub fn new(tier: &'static str) -> Self {
+        Self {
+            level: Level::new(tier, "memory"),
+            bytes: gauge!("tao_cache_bytes", "tier" => tier),
+            entries: gauge!("tao_cache_entries", "tier" => tier),
+            evictions: counter!("tao_cache_evictions_total", "tier" => tier),
+            last: Mutex::default(),
+        }
+    }
+
+    pub fn publish(&self, reads: [u64; 4], now: Holdings) {
+        let mut last = self.last.lock();
+        let (before, had) = *last;
+        let Level { objects, lists } = &self.level;
+        let counters = [&objects.hits, &lists.hits, &objects.misses, &lists.misses];
+        for (counter, (now, before)) in counters.into_iter().zip(reads.iter().zip(before)) {
+            counter.increment(now.saturating_sub(before));
+        }
+        self.bytes.increment(now.bytes as f64 - had.bytes as f64);
+        self.entries.increment(now.entries as f64 - had.entries as f64);
+        self.evictions.increment(now.evictions.saturating_sub(had.evictions));
+        *last = (reads, now);
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let (_, had) = *self.last.get_mut();
+        self.bytes.decrement(had.bytes as f64);
+        self.entries.decrement(had.entries as f64);
     }
 }
 

@@ -34,6 +34,55 @@ impl Entry {
     }
 }
 
+/// A value as it lies in memory: at most one allocation.
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// No object.
+    Absent,
+    /// An encoded object.
+    Object(Box<[u8]>),
+    /// A list's count and newest edges.
+    List(CachedList),
+}
+
+impl Value {
+    /// Bytes of its allocation.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Object(object) => object.len(),
+            Self::List(list) => list.memory(),
+        }
+    }
+
+    /// See [`Entry::covers`].
+    pub fn covers(&self, newest: usize) -> bool {
+        match self {
+            Self::Absent | Self::Object(_) => true,
+            Self::List(list) => list.covers(newest),
+        }
+    }
+
+    /// A copy to hand on; of a list, its edges are shared.
+    pub fn to_entry(&self) -> Entry {
+        match self {
+            Self::Absent => Entry::Object(None),
+            Self::Object(object) => Entry::Object(Some(Bytes::copy_from_slice(object))),
+            Self::List(list) => Entry::List(Arc::new(list.clone())),
+        }
+    }
+}
+
+impl From<&Entry> for Value {
+    fn from(entry: &Entry) -> Self {
+        match entry {
+            Entry::Object(None) => Self::Absent,
+            Entry::Object(Some(object)) => Self::Object(object.as_ref().into()),
+            Entry::List(list) => Self::List(list.as_ref().clone()),
+        }
+    }
+}
+
 /// A value and the freshness that its sender vouches for (rule 1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fresh<T> {

@@ -2,16 +2,22 @@
 
 mod audit;
 mod counts;
+mod entries;
 mod entry;
 mod flight;
+mod footprint;
+mod frequency;
 mod list;
 mod memory;
+mod part;
 mod reader;
+mod reads;
 mod redis;
-mod sample;
 pub mod stream;
+mod stream_cell;
 
 pub use audit::{Audit, Inconsistency};
+pub use counts::Holdings;
 pub use entry::{Entry, Fresh, Mode};
 pub use list::CachedList;
 pub use memory::{CacheOptions, Gap, Lookup, MemoryCache};

@@ -1,76 +1,177 @@
 //! A list in cache: its count, and its newest edges as one contiguous buffer, encoded as answers have them, with an index.
+//!
+//! A count alone takes no memory of its own. What has edges is one allocation: a head, where each edge ends, and the encoded edges. Times
+//! and ids are not kept beside the edges that hold them: to find one takes a handful of them, which decode in some nanoseconds each.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tao_model::limits::{MAX_ANSWER, MAX_DATA, MAX_LIMIT};
 use tao_model::{EdgeKey, ListDelta, ObjectId};
 use tao_proto::edges::{self, IndexEntry};
 
-/// The newest edges of a list, at most [`MAX_LIMIT`] and about [`MAX_ANSWER`] bytes of them, and how many there are in all.
+/// The newest edges of a list, at most [`MAX_LIMIT`] and about [`MAX_ANSWER`] bytes of them, and how many there are in all. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedList {
-    count: u64,
-    edges: Bytes,
-    index: Vec<IndexEntry>,
+pub struct CachedList(Form);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    /// No edge is here.
+    Count(u64),
+    /// Some are: see [`Builder::finish`].
+    Edges(Arc<[u8]>),
 }
+
+/// The count, the number of edges, and the bytes of where one ends.
+const HEAD: usize = 16;
 
 impl CachedList {
     /// From the encoded edges of a reply; `None` when they can't be read.
-    pub fn from_encoded(count: u64, edges: Bytes) -> Option<Self> {
-        let index = edges::index(&edges)?;
-        let ordered = index.is_sorted_by(|a, b| a.key < b.key) && index.len() as u64 <= count;
-        ordered.then_some(Self { count, edges, index })
+    pub fn from_encoded(count: u64, encoded: impl AsRef<[u8]>) -> Option<Self> {
+        let encoded = encoded.as_ref();
+        if encoded.is_empty() {
+            return Some(Self(Form::Count(count)));
+        }
+        let mut ends = Vec::with_capacity(encoded.len() / 24 + 1);
+        let mut last = None;
+        for field in edges::fields(encoded) {
+            let (key, end) = field?;
+            if last.is_some_and(|last| last >= key) {
+                return None;
+            }
+            last = Some(key);
+            ends.push(end as u32);
+        }
+        (ends.len() as u64 <= count).then(|| Self::pack(count, &ends, encoded))
+    }
+
+    fn pack(count: u64, ends: &[u32], encoded: &[u8]) -> Self {
+        let width = if u16::try_from(encoded.len()).is_ok() { 2 } else { 4 };
+        let mut raw = Vec::with_capacity(HEAD + ends.len() * width + encoded.len());
+        raw.extend_from_slice(&count.to_le_bytes());
+        raw.extend_from_slice(&(ends.len() as u32).to_le_bytes());
+        raw.extend_from_slice(&(width as u32).to_le_bytes());
+        ends.iter().for_each(|end| raw.extend_from_slice(&end.to_le_bytes()[..width]));
+        raw.extend_from_slice(encoded);
+        Self(Form::Edges(raw.into()))
     }
 
     /// All edges of the list.
-    pub const fn count(&self) -> u64 {
-        self.count
+    pub fn count(&self) -> u64 {
+        match &self.0 {
+            Form::Count(count) => *count,
+            Form::Edges(raw) => raw.first_chunk().map_or(0, |count| u64::from_le_bytes(*count)),
+        }
     }
 
     /// How many of them are here.
     pub fn len(&self) -> usize {
-        self.index.len()
+        match &self.0 {
+            Form::Count(_) => 0,
+            Form::Edges(raw) => number(raw, 8..12),
+        }
     }
 
     /// Whether none is here.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        matches!(self.0, Form::Count(_))
     }
 
     /// Whether all are here.
     pub fn is_complete(&self) -> bool {
-        self.index.len() as u64 == self.count
+        self.len() as u64 == self.count()
     }
 
-    /// The edges that are here: fields `assocs` of the answers that list edges.
-    pub fn edges_bytes(&self) -> Bytes {
-        self.edges.clone()
-    }
-
-    /// The first `n` of them.
-    pub fn newest_bytes(&self, n: usize) -> Bytes {
-        match n.min(self.index.len()).checked_sub(1) {
-            Some(last) => self.edges.slice(..self.index[last].end as usize),
-            None => Bytes::new(),
+    /// The edges that are here, where they lie: fields `assocs` of the answers that list edges.
+    pub fn encoded(&self) -> &[u8] {
+        match &self.0 {
+            Form::Count(_) => &[],
+            Form::Edges(raw) => &raw[edges_start(raw)..],
         }
     }
 
-    /// Where each edge is.
-    pub fn index(&self) -> &[IndexEntry] {
-        &self.index
+    /// As [`CachedList::encoded`], to keep: shared, not copied.
+    pub fn edges_bytes(&self) -> Bytes {
+        self.newest_bytes(usize::MAX)
+    }
+
+    /// The first `n` of them, shared.
+    pub fn newest_bytes(&self, n: usize) -> Bytes {
+        let end = self.end(n.min(self.len()));
+        match &self.0 {
+            Form::Edges(raw) if end > 0 => {
+                let start = edges_start(raw);
+                Bytes::from_owner(Shared(raw.clone())).slice(start..start + end)
+            }
+            _ => Bytes::new(),
+        }
+    }
+
+    /// Where the first `n` edges end in [`CachedList::encoded`]: edge `n` begins there. At most [`CachedList::len`].
+    pub fn end(&self, n: usize) -> usize {
+        match (&self.0, n.checked_sub(1)) {
+            (Form::Edges(raw), Some(last)) => {
+                let width = number(raw, 12..16);
+                number(raw, HEAD + last * width..HEAD + (last + 1) * width)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Edge `n`'s place in the list; it is decoded for that.
+    pub fn key(&self, n: usize) -> EdgeKey {
+        edges::field_key(&self.encoded()[self.field(n)]).expect("read before it was kept")
+    }
+
+    fn field(&self, n: usize) -> Range<usize> {
+        self.end(n)..self.end(n + 1)
+    }
+
+    /// How many edges at the beginning have a place for which `is_before` holds: of all places, it must hold for those up to some one.
+    pub fn partition_point(&self, is_before: impl Fn(EdgeKey) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_before(self.key(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The places of all edges that are here, in order.
+    pub fn keys(&self) -> impl Iterator<Item = EdgeKey> {
+        (0..self.len()).map(|n| self.key(n))
+    }
+
+    /// Where each edge is, decoded: for a few of them, or to find one, there are cheaper ways.
+    pub fn index(&self) -> Vec<IndexEntry> {
+        (0..self.len())
+            .map(|n| IndexEntry { key: self.key(n), start: self.end(n) as u32, end: self.end(n + 1) as u32 })
+            .collect()
     }
 
     /// Whether so many of the newest edges are here, or all, or as many as fit.
     pub(crate) fn covers(&self, newest: usize) -> bool {
-        self.len() >= newest || self.is_complete() || self.is_full()
+        let here = self.len();
+        here >= newest || here as u64 == self.count() || self.is_full()
     }
 
     /// Whether the next edge may not have fitted: data has up to 64 KiB, and stores count 32 bytes an edge beside it.
     fn is_full(&self) -> bool {
-        self.edges.len() + self.len() * 32 + MAX_DATA + 64 > MAX_ANSWER
+        self.encoded().len() + self.len() * 32 + MAX_DATA + 64 > MAX_ANSWER
     }
 
+    /// Bytes of its allocation; none for a count.
     pub(crate) fn memory(&self) -> usize {
-        self.edges.len() + self.index.len() * size_of::<IndexEntry>()
+        match &self.0 {
+            Form::Count(_) => 0,
+            // An Arc's two counts come first.
+            Form::Edges(raw) => 2 * size_of::<usize>() + raw.len(),
+        }
     }
 
     /// The list after one change, which must be the next one of this list.
@@ -80,64 +181,76 @@ impl CachedList {
             ListDelta::Put(key, edge) => (key.id2, Some((*key, edge))),
             ListDelta::Remove(id2) => (*id2, None),
         };
-        let removed = self.position(id2);
-        let known_to_end = self.is_complete();
-        let kept = |n: &usize| Some(*n) != removed;
+        let removed = self.find(id2);
+        let here = self.len();
         // Where the edge goes among those that stay. At the end of an incomplete list its place is not known.
         let place = put.and_then(|(key, edge)| {
-            let at = self.index.partition_point(|e| e.key < key);
-            let is_inside = (at..self.index.len()).any(|n| kept(&n));
-            (is_inside || known_to_end).then_some((at, edge))
+            let at = self.partition_point(|there| there < key);
+            let is_inside = (at..here).any(|n| Some(n) != removed);
+            (is_inside || self.is_complete()).then_some((at, edge))
         });
-        let mut list =
-            Builder::with_capacity(self.edges.len() + place.map_or(0, |(_, e)| e.len() + 8), self.index.len() + 1);
-        for n in 0..=self.index.len() {
-            if let Some((at, edge)) = place
-                && at == n
-                && let Some((key, _)) = put
-            {
-                list.push(key, edge);
+        let encoded = self.encoded();
+        let room = encoded.len() + place.map_or(0, |(_, edge)| edge.len() + 8);
+        let mut list = Builder { edges: Vec::with_capacity(room), ends: Vec::with_capacity(here + 1) };
+        for n in 0..=here {
+            if let Some((_, edge)) = place.filter(|(at, _)| *at == n) {
+                edges::push_edge(&mut list.edges, edge);
+                list.end_edge();
             }
-            if let Some(entry) = self.index.get(n).filter(|_| kept(&n)) {
-                list.copy(entry, &self.edges);
+            if n < here && Some(n) != removed {
+                list.edges.extend_from_slice(&encoded[self.field(n)]);
+                list.end_edge();
             }
         }
         list.finish(count)
     }
 
-    fn position(&self, id2: ObjectId) -> Option<usize> {
-        self.index.iter().position(|e| e.key.id2 == id2)
+    /// Which of the edges that are here leads to `id2`.
+    pub fn find(&self, id2: ObjectId) -> Option<usize> {
+        self.keys().position(|key| key.id2 == id2)
+    }
+}
+
+/// A little-endian number of 2 or 4 bytes.
+fn number(raw: &[u8], at: Range<usize>) -> usize {
+    match raw[at] {
+        [a, b] => usize::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as usize,
+        _ => 0,
+    }
+}
+
+/// Where the encoded edges begin.
+fn edges_start(raw: &[u8]) -> usize {
+    HEAD + number(raw, 8..12) * number(raw, 12..16)
+}
+
+/// Lets answers share a list's buffer.
+struct Shared(Arc<[u8]>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
 struct Builder {
     edges: Vec<u8>,
-    index: Vec<IndexEntry>,
+    ends: Vec<u32>,
 }
 
 impl Builder {
-    fn with_capacity(bytes: usize, edges: usize) -> Self {
-        Self { edges: Vec::with_capacity(bytes), index: Vec::with_capacity(edges) }
-    }
-
-    fn push(&mut self, key: EdgeKey, edge: &Bytes) {
-        let start = self.edges.len() as u32;
-        edges::push_edge(&mut self.edges, edge);
-        self.index.push(IndexEntry { key, start, end: self.edges.len() as u32 });
-    }
-
-    fn copy(&mut self, entry: &IndexEntry, from: &Bytes) {
-        let start = self.edges.len() as u32;
-        self.edges.extend_from_slice(&from[entry.start as usize..entry.end as usize]);
-        self.index.push(IndexEntry { key: entry.key, start, end: self.edges.len() as u32 });
+    fn end_edge(&mut self) {
+        self.ends.push(self.edges.len() as u32);
     }
 
     /// Cuts what is too long: a list keeps its newest prefix.
-    fn finish(mut self, count: u64) -> CachedList {
-        let fitting = self.index.partition_point(|e| e.end as usize <= MAX_ANSWER).min(MAX_LIMIT);
-        self.index.truncate(fitting);
-        self.edges.truncate(self.index.last().map_or(0, |e| e.end as usize));
-        CachedList { count, edges: self.edges.into(), index: self.index }
+    fn finish(self, count: u64) -> CachedList {
+        let fitting = self.ends.partition_point(|end| *end as usize <= MAX_ANSWER).min(MAX_LIMIT);
+        match self.ends[..fitting].last() {
+            Some(end) => CachedList::pack(count, &self.ends[..fitting], &self.edges[..*end as usize]),
+            None => CachedList(Form::Count(count)),
+        }
     }
 }
 
@@ -199,7 +312,7 @@ mod tests {
         let newer = edge(9_000, 7_000);
         let list =
             list.with_delta(6_001, &ListDelta::Put(EdgeKey { time: 9_000, id2: newer.id2 }, encode_edge(&newer)));
-        assert_eq!((list.len(), list.is_complete(), list.index()[0].key.time), (6_000, false, 9_000));
+        assert_eq!((list.len(), list.is_complete(), list.key(0).time), (6_000, false, 9_000));
     }
 
     #[test]

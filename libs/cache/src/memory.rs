@@ -1,36 +1,34 @@
 //! The cache of one log's stream, in memory: rules 1 to 7 of docs/consistency.md.
 
 use std::hash::BuildHasher as _;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
-use bytes::Bytes;
-use crossbeam_utils::atomic::AtomicCell;
+use crossbeam_utils::CachePadded;
 use foldhash::fast::FixedState;
 use parking_lot::{Mutex, MutexGuard};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use tao_model::limits::MAX_ANSWER;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ChangeKind, Clock, Key, Position};
 use tokio::sync::Notify;
 
-use crate::counts::StreamCounts;
-use crate::entry::Entry;
-use crate::sample::Pool;
+use crate::counts::{Holdings, Published, StreamCounts};
+use crate::entries::{Entries, Put};
+use crate::entry::{Entry, Value};
+use crate::reads::{Reads, random};
+use crate::stream_cell::{Stream, StreamCell};
 
 /// Locks that filling and applying take; reads take none.
 const STRIPES: usize = 256;
 /// Buckets of the memory of changes, for each stripe. Sharing a bucket costs a needless miss at worst.
 const BUCKETS: usize = 256;
-/// What keeping an entry costs beside its bytes.
-const OVERHEAD: u64 = 160;
+/// Of so many fills, one looks whether it is time to let frequencies age.
+const FILLS_PER_LOOK: u32 = 256;
 
 /// How a cache is made.
 #[derive(Clone)]
 pub struct CacheOptions {
-    /// Bytes that entries may take, with what keeping them costs.
+    /// Bytes of memory that entries may take, with all that keeping them costs. With 0, nothing is kept: whatever is asked for comes from
+    /// the next level.
     pub capacity_bytes: u64,
     /// For MAX_STALENESS, beside the stamps of heartbeats.
     pub clock: Arc<dyn Clock>,
@@ -57,69 +55,30 @@ pub enum Lookup {
     Miss(Position),
 }
 
-/// The state of the stream, read on every hit as one value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Stream {
-    applied: Position,
-    /// Counts resets: an entry of an older generation is as good as dropped.
-    generation: u64,
-    /// The newest heartbeat's stamp, in milliseconds since 1970; 0 when there is none.
-    heartbeat_ms: u64,
-    /// Whether a stream keeps the entries right. Changes only under all stripes' locks.
-    connected: bool,
-}
-
-impl Stream {
-    /// Whether everything up to `position` has been applied, in the one history that its epoch has.
-    fn reaches(&self, position: Position) -> bool {
-        position.epoch == self.applied.epoch && position <= self.applied
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Kept {
-    as_of: Position,
-    generation: u64,
-    entry: Entry,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct ByBytes;
-
-impl Weighter<Key, Arc<Kept>> for ByBytes {
-    fn weight(&self, _: &Key, kept: &Arc<Kept>) -> u64 {
-        kept.entry.bytes() as u64 + OVERHEAD
-    }
-}
-
-type Stripe = Mutex<Box<[Position]>>;
-
-/// Parts of a cache have locks of their own. The largest list must fit into one, however many cores there are.
-fn parts(capacity_bytes: u64) -> usize {
-    let fitting = capacity_bytes as usize / (4 * MAX_ANSWER);
-    if fitting <= 1 {
-        return 1;
-    }
-    fitting.min(4 * thread::available_parallelism().map_or(1, NonZero::get))
+/// What the locks that filling and applying take guard; reads take none.
+struct Stripe {
+    /// The highest position at which a key of each bucket is known to have changed.
+    memory: Box<[Position]>,
+    /// The memory knows every change after it: the same in all stripes.
+    w0: Position,
 }
 
 /// See the module.
 pub struct MemoryCache {
-    entries: Cache<Key, Arc<Kept>, ByBytes>,
+    entries: Entries,
     hasher: FixedState,
-    stripes: Vec<Stripe>,
+    stripes: Vec<CachePadded<Mutex<Stripe>>>,
     buckets: usize,
-    stream: AtomicCell<Stream>,
-    /// The memory knows every change after it. Written only under all stripes' locks.
-    w0: AtomicCell<Position>,
-    /// The newest change that was heard of, from the stream or a write's answer.
-    newest: AtomicCell<Position>,
+    stream: StreamCell,
+    /// The newest change that a write's answer told of.
+    newest: Mutex<Position>,
     clock: Arc<dyn Clock>,
     tier: &'static str,
     counts: StreamCounts,
+    reads: Reads,
+    published: Published,
     /// For those who wait for the stream.
     moved: Notify,
-    pool: Mutex<Pool>,
 }
 
 impl MemoryCache {
@@ -130,26 +89,20 @@ impl MemoryCache {
 
     /// With another number of locks, and of buckets of the memory of changes for each.
     pub fn with_memory(options: CacheOptions, stripes: usize, buckets: usize) -> Self {
-        let items = (options.capacity_bytes / 512).clamp(64, 1 << 28) as usize;
-        let sizes = OptionsBuilder::new()
-            .estimated_items_capacity(items)
-            .weight_capacity(options.capacity_bytes)
-            .shards(parts(options.capacity_bytes))
-            .build()
-            .expect("both sizes are given");
+        let stripe = || Stripe { memory: vec![Position::ZERO; buckets].into(), w0: Position::ZERO };
         Self {
-            entries: Cache::with_options(sizes, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            entries: Entries::new(options.capacity_bytes),
             hasher: FixedState::default(),
-            stripes: (0..stripes).map(|_| Mutex::new(vec![Position::ZERO; buckets].into())).collect(),
+            stripes: (0..stripes).map(|_| CachePadded::new(Mutex::new(stripe()))).collect(),
             buckets,
-            stream: AtomicCell::new(Stream::default()),
-            w0: AtomicCell::new(Position::ZERO),
-            newest: AtomicCell::new(Position::ZERO),
+            stream: StreamCell::new(),
+            newest: Mutex::new(Position::ZERO),
             clock: options.clock,
             tier: options.tier,
             counts: StreamCounts::new(options.tier),
+            reads: Reads::new(),
+            published: Published::new(options.tier),
             moved: Notify::new(),
-            pool: Mutex::new(Pool::new()),
         }
     }
 
@@ -186,21 +139,34 @@ impl MemoryCache {
 
     /// As [`MemoryCache::lookup`]; with a bound, a hit only while the stream was heard within so many milliseconds.
     pub(crate) fn lookup_within(&self, key: &Key, newest: usize, floor: Position, staleness_ms: Option<u64>) -> Lookup {
+        self.see(key, newest, floor, staleness_ms, |value, as_of| Lookup::Hit(value.to_entry(), as_of))
+            .unwrap_or_else(|| Lookup::Miss(self.floor(key, floor)))
+    }
+
+    /// A hit, where it lies.
+    pub(crate) fn see<T>(
+        &self,
+        key: &Key,
+        newest: usize,
+        floor: Position,
+        staleness_ms: Option<u64>,
+        see: impl FnOnce(&Value, Position) -> T,
+    ) -> Option<T> {
         // Rule 1: `applied` before the entry. An entry of this generation has had every change up to `applied`.
         let stream = self.stream.load();
-        let found = self.entries.get(key);
+        let guard = self.entries.guard();
+        let kept = self.entries.get(key, &guard)?;
         let stream = if is_off(Rule::AppliedLoadedFirst) { self.load_late() } else { stream };
-        if let Some(kept) = found
-            && kept.generation == stream.generation
-            && staleness_ms.is_none_or(|ms| self.heard_within(stream, ms))
+        if kept.generation != stream.generation as u16 || staleness_ms.is_some_and(|ms| !self.heard_within(stream, ms))
         {
-            let freshness = kept.as_of.max(stream.applied);
-            if freshness >= floor && kept.entry.covers(newest) {
-                let sent = if is_off(Rule::FreshnessSent) { kept.as_of } else { freshness };
-                return Lookup::Hit(kept.entry.clone(), sent);
-            }
+            return None;
         }
-        Lookup::Miss(self.floor(key, floor))
+        let freshness = kept.as_of.max(stream.applied);
+        if freshness < floor || !kept.value.covers(newest) {
+            return None;
+        }
+        self.entries.touch(kept);
+        Some(see(&kept.value, if is_off(Rule::FreshnessSent) { kept.as_of } else { freshness }))
     }
 
     /// What a cache would do that loaded `applied` after the entry, when it is interrupted there.
@@ -220,92 +186,112 @@ impl MemoryCache {
     /// The newest change that may be of this key. What is of it, or later, has no change missing up to `applied`.
     pub(crate) fn known_until(&self, key: &Key) -> Position {
         let (stripe, bucket) = self.place(key);
-        let remembered = self.stripes[stripe].lock()[bucket];
-        remembered.max(self.w0.load())
+        let stripe = self.stripes[stripe].lock();
+        stripe.memory[bucket].max(stripe.w0)
     }
 
     /// Rules 4 and 8: a value arrives, from the next tier or from Redis. Says how fresh it is here; `None` when it may
     /// lack changes that are known: it may then answer the request that asked for it, and nobody else.
-    pub fn fill(&self, key: Key, as_of: Position, entry: Entry) -> Option<Position> {
+    pub fn fill(&self, key: Key, as_of: Position, entry: &Entry) -> Option<Position> {
         self.take(key, as_of, entry, is_off(Rule::FillTestedOnArrival))
     }
 
     /// As [`MemoryCache::fill`], of a value that Redis had.
-    pub fn fill_stored(&self, key: Key, stored: Position, entry: Entry) -> Option<Position> {
+    pub fn fill_stored(&self, key: Key, stored: Position, entry: &Entry) -> Option<Position> {
         self.take(key, stored, entry, is_off(Rule::RedisTested))
     }
 
-    fn take(&self, key: Key, as_of: Position, entry: Entry, is_untested: bool) -> Option<Position> {
-        let (stripe, bucket) = self.place(&key);
-        let memory = self.stripes[stripe].lock();
-        let stream = self.stream.load();
-        // Rule 7: nothing is cached for a log without a stream.
-        let may_lack = as_of < self.w0.load() || as_of < memory[bucket];
-        if !stream.connected || may_lack && !is_untested {
-            self.counts.fills_refused.increment(1);
-            return None;
-        }
-        // Every change up to `applied` is remembered by now, and none of them is of this key and after `as_of`.
-        let fresh = as_of.max(stream.applied);
-        let there = self.entries.peek(&key).filter(|kept| kept.generation == stream.generation);
-        if there.as_ref().is_some_and(|kept| kept.as_of > fresh) {
-            self.counts.fills_refused.increment(1);
-            return None;
-        }
-        // Of two equal states, the one that shows more stays: a count must not push a list out.
-        if there.is_none_or(|kept| fresh > kept.as_of.max(stream.applied) || entry.bytes() > kept.entry.bytes()) {
-            self.entries.insert(key, Arc::new(Kept { as_of: fresh, generation: stream.generation, entry }));
+    fn take(&self, key: Key, as_of: Position, entry: &Entry, is_untested: bool) -> Option<Position> {
+        // Copied before the lock is taken.
+        let value = Value::from(entry);
+        let fresh = {
+            let (stripe, bucket) = self.place(&key);
+            let stripe = self.stripes[stripe].lock();
+            let stream = self.stream.load();
+            // Rule 7: nothing is cached for a log without a stream.
+            let may_lack = as_of < stripe.w0 || as_of < stripe.memory[bucket];
+            if !stream.connected || may_lack && !is_untested {
+                self.counts.fills_refused.increment(1);
+                return None;
+            }
+            // Every change up to `applied` is remembered by now, and none of them is of this key and after `as_of`.
+            let fresh = as_of.max(stream.applied);
+            let guard = self.entries.guard();
+            let generation = stream.generation as u16;
+            let there = self.entries.get(&key, &guard).filter(|kept| kept.generation == generation);
+            if there.is_some_and(|kept| kept.as_of > fresh) {
+                self.counts.fills_refused.increment(1);
+                return None;
+            }
+            // Of two equal states, the one that shows more stays: a count must not push a list out.
+            let is_newer = |as_of: Position| fresh > as_of.max(stream.applied);
+            if there.is_none_or(|kept| is_newer(kept.as_of) || value.bytes() > kept.value.bytes()) {
+                self.entries.put(Put::Fill, &key, fresh, generation, value);
+            }
+            fresh
+        };
+        if random().is_multiple_of(FILLS_PER_LOOK) {
+            self.entries.grow_older(self.reads.sums().iter().sum());
         }
         Some(fresh)
     }
 
-    /// Rule 5: a change, from the stream or from a write's answer.
+    /// Rule 5: a change, from a write's answer.
     pub fn apply(&self, change: &Change) {
-        // Older ones change nothing.
-        let _ = self.newest.fetch_update(|newest| (change.position > newest).then_some(change.position));
+        {
+            let mut newest = self.newest.lock();
+            *newest = change.position.max(*newest);
+        }
+        self.apply_one(change);
+    }
+
+    /// Rule 5.
+    fn apply_one(&self, change: &Change) {
         let key = change.key();
         let (stripe, bucket) = self.place(&key);
-        let mut memory = self.stripes[stripe].lock();
+        let mut stripe = self.stripes[stripe].lock();
+        let guard = self.entries.guard();
+        let there = self.entries.get(&key, &guard);
         // Always remembered, whatever becomes of the entry.
-        if !(is_off(Rule::AlwaysRemembered) && self.entries.peek(&key).is_some()) {
-            memory[bucket] = memory[bucket].max(change.position);
+        if !(is_off(Rule::AlwaysRemembered) && there.is_some()) {
+            stripe.memory[bucket] = stripe.memory[bucket].max(change.position);
         }
-        let generation = self.stream.load().generation;
-        let Some(kept) = self.entries.peek(&key) else { return };
+        let Some(kept) = there else { return };
+        let generation = self.stream.load().generation as u16;
         if kept.generation != generation {
-            self.entries.remove(&key);
-            return;
+            return self.entries.remove(&key);
         }
         if kept.as_of >= change.position && !is_off(Rule::OldChangesSkipped) {
             return;
         }
-        let entry = match (&change.kind, &kept.entry) {
-            // A copy: the change is a slice of a message, which would live as long as the slice does.
-            (ChangeKind::Object(_, object), Entry::Object(_)) => {
-                Entry::Object(object.as_deref().map(Bytes::copy_from_slice))
+        let value = match (&change.kind, &kept.value) {
+            // Copies: the change is a slice of a message, which would live as long as the slice does.
+            (ChangeKind::Object(_, None), Value::Absent | Value::Object(_)) => Value::Absent,
+            (ChangeKind::Object(_, Some(object)), Value::Absent | Value::Object(_)) => {
+                Value::Object(object.as_ref().into())
             }
             // A base of another epoch may hold what was undone: a write's answer can come before the stream's reset.
-            (ChangeKind::List { prev, count, delta, .. }, Entry::List(list))
+            (ChangeKind::List { prev, count, delta, .. }, Value::List(list))
                 if (kept.as_of >= *prev || is_off(Rule::DeltaPredecessor))
                     && (kept.as_of.epoch == change.position.epoch || is_off(Rule::DeltaBaseEpoch)) =>
             {
-                Entry::List(Arc::new(list.with_delta(*count, delta)))
+                Value::List(list.with_delta(*count, delta))
             }
-            (ChangeKind::List { .. } | ChangeKind::Object(..), Entry::Object(_) | Entry::List(_)) => {
-                self.entries.remove(&key);
-                return;
+            (ChangeKind::List { .. } | ChangeKind::Object(..), Value::Absent | Value::Object(_) | Value::List(_)) => {
+                return self.entries.remove(&key);
             }
         };
-        self.entries.insert(key, Arc::new(Kept { as_of: change.position, generation, entry }));
+        self.entries.put(Put::Change, &key, change.position, generation, value);
     }
 
     /// A write found at `position` that nothing was to be changed: what is older must not be shown by whoever acknowledges that.
     pub fn outdate(&self, key: &Key, position: Position) {
         let (stripe, bucket) = self.place(key);
-        let mut memory = self.stripes[stripe].lock();
-        memory[bucket] = memory[bucket].max(position);
+        let mut stripe = self.stripes[stripe].lock();
+        stripe.memory[bucket] = stripe.memory[bucket].max(position);
         let applied = self.stream.load().applied;
-        if self.entries.peek(key).is_some_and(|kept| kept.as_of.max(applied) < position) {
+        let guard = self.entries.guard();
+        if self.entries.get(key, &guard).is_some_and(|kept| kept.as_of.max(applied) < position) {
             self.entries.remove(key);
         }
     }
@@ -327,7 +313,7 @@ impl MemoryCache {
             }
             last = *position;
         }
-        changes.iter().for_each(|change| self.apply(change));
+        changes.iter().for_each(|change| self.apply_one(change));
         let applied = stream.applied.max(last);
         self.move_on(stream, Stream { applied, ..stream })?;
         self.counts.applied_lsn.set(applied.lsn as f64);
@@ -338,7 +324,9 @@ impl MemoryCache {
     pub fn heartbeat(&self, position: Position, time_ms: u64) -> Result<(), Gap> {
         let stream = if is_off(Rule::HeartbeatClaimsNothing) { self.stream.load() } else { self.follows(position)? };
         let claimed = if is_off(Rule::HeartbeatClaimsNothing) { position } else { stream.applied };
-        self.move_on(stream, Stream { heartbeat_ms: time_ms, applied: stream.applied.max(claimed), ..stream })
+        self.move_on(stream, Stream { heartbeat_ms: time_ms, applied: stream.applied.max(claimed), ..stream })?;
+        self.publish();
+        Ok(())
     }
 
     /// The state of the stream, if there is one and `previous` is not ahead of it.
@@ -350,7 +338,7 @@ impl MemoryCache {
 
     /// Not over a reset, or the stream's end, that came in between.
     fn move_on(&self, from: Stream, to: Stream) -> Result<(), Gap> {
-        let moved = self.stream.compare_exchange(from, to);
+        let moved = self.stream.update(|now| (now == from).then_some(to));
         self.moved.notify_waiters();
         moved.map(drop).map_err(|now| Gap { previous: from.applied, applied: now.applied })
     }
@@ -359,10 +347,10 @@ impl MemoryCache {
     pub fn start(&self, position: Position) {
         let mut all = self.all();
         if !is_off(Rule::ResetRaisesW0) {
-            self.w0.store(self.w0.load().max(position));
+            all.iter_mut().for_each(|stripe| stripe.w0 = stripe.w0.max(position));
         }
         if is_off(Rule::ResetKeepsMemory) {
-            all.iter_mut().for_each(|stripe| stripe.fill(Position::ZERO));
+            all.iter_mut().for_each(|stripe| stripe.memory.fill(Position::ZERO));
         }
         let before = self.stream.load();
         let keeps = is_off(Rule::ResetDropsEntries) && before.generation > 0;
@@ -379,7 +367,7 @@ impl MemoryCache {
     /// The newest position of the log that was heard of: `applied`, or that of a write's answer which is ahead of it. A log that
     /// ends before it has lost history.
     pub fn newest(&self) -> Position {
-        self.newest.load().max(self.stream.load().applied)
+        self.stream.load().applied.max(*self.newest.lock())
     }
 
     /// What to ask the next stream to begin at; `None` before the first.
@@ -408,10 +396,11 @@ impl MemoryCache {
     pub fn disconnected(&self) {
         let _all = self.all();
         // Always some.
-        let _ = self.stream.fetch_update(|stream| Some(Stream { heartbeat_ms: 0, connected: false, ..stream }));
+        let _ = self.stream.update(|stream| Some(Stream { heartbeat_ms: 0, connected: false, ..stream }));
+        self.publish();
     }
 
-    fn all(&self) -> Vec<MutexGuard<'_, Box<[Position]>>> {
+    fn all(&self) -> Vec<MutexGuard<'_, Stripe>> {
         self.stripes.iter().map(|stripe| stripe.lock()).collect()
     }
 
@@ -427,18 +416,31 @@ impl MemoryCache {
         }
     }
 
-    /// Up to `n` random cached keys, for an auditor: all are as likely, however old. Now and then it walks over the whole cache, an entry at a
-    /// time, which holds up nobody else and takes tens of milliseconds for a million entries.
+    /// Up to `n` random cached keys, for an auditor: all are as likely, however old.
     pub fn sample(&self, n: usize) -> Vec<Key> {
-        let mut pool = self.pool.lock();
-        pool.refill(n, self.entries.iter().map(|(key, _)| key));
-        let is_cached = |key: &Key| self.entries.peek(key).is_some();
-        std::iter::from_fn(|| pool.draw()).filter(is_cached).take(n).collect()
+        self.entries.sample(n)
+    }
+
+    /// Hits and misses, which whoever reads through this cache counts here.
+    pub(crate) const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// What is in memory.
+    pub fn holdings(&self) -> Holdings {
+        self.entries.holdings()
+    }
+
+    /// Brings the metrics up to date, as every heartbeat does.
+    pub fn publish(&self) {
+        let reads = self.reads.sums();
+        self.entries.grow_older(reads.iter().sum());
+        self.published.publish(reads, self.entries.holdings());
     }
 
     /// What a cache would do that took a write's answer for a piece of the stream.
     pub(crate) fn claim(&self, position: Position) {
-        let _ = self.stream.fetch_update(|stream| {
+        let _ = self.stream.update(|stream| {
             let applied = stream.applied.max(position);
             (applied.epoch == stream.applied.epoch).then_some(Stream { applied, ..stream })
         });
@@ -446,8 +448,9 @@ impl MemoryCache {
 
     /// An entry, and the position that it is of.
     pub(crate) fn kept(&self, key: &Key) -> Option<(Position, Entry)> {
-        let kept = self.entries.peek(key)?;
-        (kept.generation == self.stream.load().generation).then(|| (kept.as_of, kept.entry.clone()))
+        let guard = self.entries.guard();
+        let kept = self.entries.get(key, &guard)?;
+        (kept.generation == self.stream.load().generation as u16).then(|| (kept.as_of, kept.value.to_entry()))
     }
 
     /// Drops an entry, as an eviction would.

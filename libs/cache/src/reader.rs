@@ -10,7 +10,7 @@ use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
 use tokio::time::{Instant, timeout_at};
 
 use crate::counts::Level;
-use crate::entry::{Entry, Fresh, Mode};
+use crate::entry::{Entry, Fresh, Mode, Value};
 use crate::flight::{Flights, Need};
 use crate::list::CachedList;
 use crate::memory::{Lookup, MemoryCache};
@@ -56,7 +56,6 @@ pub struct Read<C> {
 pub struct CachedReader<U, R = RedisCache> {
     shared: Arc<Shared<U, R>>,
     flights: Flights,
-    counts: Level,
 }
 
 struct Shared<U, R> {
@@ -76,8 +75,8 @@ impl<U: Upstream> CachedReader<U> {
 impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
     /// Over these caches, the second of which need not be Redis.
     pub fn over(memory: MemoryCache, redis: Option<R>, upstream: U) -> Self {
-        let (counts, redis_counts) = (Level::new(memory.tier(), "memory"), Level::new(memory.tier(), "redis"));
-        Self { shared: Arc::new(Shared { memory, redis, redis_counts, upstream }), flights: Flights::default(), counts }
+        let redis_counts = Level::new(memory.tier(), "redis");
+        Self { shared: Arc::new(Shared { memory, redis, redis_counts, upstream }), flights: Flights::default() }
     }
 
     /// The cache in memory.
@@ -121,10 +120,12 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         mode: Mode,
         see: impl FnOnce(Option<&[u8]>, Position) -> T,
     ) -> Option<T> {
-        match self.peek(Key::Object(id), 0, floor, mode)? {
-            (Entry::Object(object), as_of) => Some(see(object.as_deref(), as_of)),
-            (Entry::List(_), _) => None,
-        }
+        let seen = self.peek(&Key::Object(id), 0, floor, mode, |value, as_of| match value {
+            Value::Absent => Some(see(None, as_of)),
+            Value::Object(object) => Some(see(Some(object), as_of)),
+            Value::List(_) => None,
+        });
+        seen.flatten()
     }
 
     /// The same of a list with at least `newest` of its edges (0: the count alone), unless it is complete or full.
@@ -137,23 +138,31 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         mode: Mode,
         see: impl FnOnce(&CachedList, Position) -> T,
     ) -> Option<T> {
-        match self.peek(Key::List(id1, atype), newest.min(MAX_LIMIT), floor, mode)? {
-            (Entry::List(list), as_of) => Some(see(&list, as_of)),
-            (Entry::Object(_), _) => None,
-        }
+        let seen = self.peek(&Key::List(id1, atype), newest.min(MAX_LIMIT), floor, mode, |value, as_of| match value {
+            Value::List(list) => Some(see(list, as_of)),
+            Value::Absent | Value::Object(_) => None,
+        });
+        seen.flatten()
     }
 
-    fn peek(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Option<(Entry, Position)> {
+    fn peek<T>(
+        &self,
+        key: &Key,
+        newest: usize,
+        floor: Position,
+        mode: Mode,
+        see: impl FnOnce(&Value, Position) -> T,
+    ) -> Option<T> {
         let staleness_ms = match mode {
             Mode::Cached => None,
             Mode::MaxStaleness(ms) => Some(ms),
             Mode::Strong => return None,
         };
-        let Lookup::Hit(entry, as_of) = self.shared.memory.lookup_within(&key, newest, floor, staleness_ms) else {
-            return None;
-        };
-        self.counts.of(&key).hits.increment(1);
-        Some((entry, as_of))
+        let memory = &self.shared.memory;
+        memory.see(key, newest, floor, staleness_ms, |value, as_of| {
+            memory.reads().hit(key);
+            see(value, as_of)
+        })
     }
 
     /// An object's encoded state.
@@ -187,19 +196,18 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
             Mode::MaxStaleness(ms) => (!memory.is_within(ms), Some(ms)),
             Mode::Strong => (true, None),
         };
-        let counts = self.counts.of(&key);
         let floor = if goes_past {
             memory.floor(&key, read.floor)
         } else {
             match memory.lookup_within(&key, newest, read.floor, staleness_ms) {
                 Lookup::Hit(value, as_of) => {
-                    counts.hits.increment(1);
+                    memory.reads().hit(&key);
                     return Ok(Fresh { as_of, value });
                 }
                 Lookup::Miss(floor) => floor,
             }
         };
-        counts.misses.increment(1);
+        memory.reads().missed(&key);
         let fetched = if newest == 0 { 0 } else { newest.next_power_of_two().clamp(MIN_FETCHED, MAX_LIMIT) };
         let need = Need { floor, newest: fetched, staleness_ms };
         let deadline = U::deadline(&read.context);
@@ -234,17 +242,12 @@ pub(crate) fn question(key: Key, newest: usize) -> Op {
 /// What the next tier's answer says of a key.
 pub(crate) fn answer(key: Key, reply: ReplyBody) -> Result<Entry> {
     match (key, reply) {
-        (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object.as_ref().map(alone))),
-        (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, alone(&state.edges))
+        (Key::Object(_), ReplyBody::Object(state)) => Ok(Entry::Object(state.object)),
+        (Key::List(..), ReplyBody::List(state)) => CachedList::from_encoded(state.count, &state.edges)
             .map(|list| Entry::List(Arc::new(list)))
             .ok_or_else(mixed_up),
         _ => Err(mixed_up()),
     }
-}
-
-/// A copy that shares no memory: a reply is a slice of all that came with it, which would live as long as the slice does.
-fn alone(slice: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(slice)
 }
 
 /// A value that is not of its key's kind, or can't be read.
@@ -285,7 +288,7 @@ impl<U: Upstream, R: SharedCache> Shared<U, R> {
             return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));
         }
         // Refused or not, the value meets the floor that this request had when it came.
-        let fresh = self.memory.fill(key, as_of, value.clone());
+        let fresh = self.memory.fill(key, as_of, &value);
         if let (Some(fresh), Some(redis)) = (fresh, &self.redis) {
             redis.set(key, fresh, &value);
         }
@@ -307,7 +310,7 @@ impl<U: Upstream, R: SharedCache> Shared<U, R> {
         let is_heard = if let Mode::MaxStaleness(ms) = mode { self.memory.is_within(ms) } else { true };
         if is_heard
             && entry.covers(newest)
-            && let Some(fresh) = self.memory.fill_stored(key, stored, entry.clone())
+            && let Some(fresh) = self.memory.fill_stored(key, stored, &entry)
         {
             redis.raise(key, stored, fresh);
             if fresh >= floor {

@@ -105,7 +105,7 @@ fn stored_list(count: u64, times: &[u32]) -> ReplyBody {
 async fn what_is_cached_is_compared_with_what_is_stored() {
     let tier = tier();
     assert_eq!(tier.audit(OBJECT).await, Audit::Inconclusive, "not cached");
-    tier.memory().fill(OBJECT, at(110), Entry::Object(Some(bytes("a")))).unwrap();
+    tier.memory().fill(OBJECT, at(110), &Entry::Object(Some(bytes("a")))).unwrap();
     tier.stored(at(120), object("a"));
     assert_eq!(tier.audit(OBJECT).await, Audit::Consistent);
     tier.stored(at(120), object("b"));
@@ -120,7 +120,7 @@ async fn what_is_cached_is_compared_with_what_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn of_lists_what_both_show_is_compared() {
     let tier = tier();
-    tier.memory().fill(LIST, at(110), list(3, &[9, 8])).unwrap();
+    tier.memory().fill(LIST, at(110), &list(3, &[9, 8])).unwrap();
     for (count, times, is_same) in [
         (3, &[9, 8, 7][..], true),
         (3, &[9], true),
@@ -138,7 +138,7 @@ async fn of_lists_what_both_show_is_compared() {
 #[tokio::test(start_paused = true)]
 async fn an_audit_waits_for_the_stream_and_tells_nothing_of_what_changed() {
     let tier = tier();
-    tier.memory().fill(OBJECT, at(110), Entry::Object(Some(bytes("a")))).unwrap();
+    tier.memory().fill(OBJECT, at(110), &Entry::Object(Some(bytes("a")))).unwrap();
     tier.stored(at(130), object("b"));
     let mut early = Box::pin(tier.audit(OBJECT));
     assert!(futures::poll!(&mut early).is_pending());
@@ -163,7 +163,7 @@ async fn a_broken_rule_is_noticed() {
     for off in [None, Some(Rule::FillTestedOnArrival)] {
         let tier = tier();
         tier.memory().apply_stream(at(120), &[put(130, "b")]).unwrap();
-        without(off, || tier.memory().fill(OBJECT, at(125), Entry::Object(Some(bytes("a")))));
+        without(off, || tier.memory().fill(OBJECT, at(125), &Entry::Object(Some(bytes("a")))));
         tier.stored(at(130), object("b"));
         let found = tier.audit(OBJECT).await;
         assert_eq!(matches!(found, Audit::Inconsistent(_)), off.is_some(), "{found:?}");
@@ -176,7 +176,7 @@ fn samples_are_cached_keys() {
     assert_eq!(tier.memory().sample(5), []);
     let keys: HashSet<_> = (1..=50).filter_map(ObjectId::new).map(Key::Object).collect();
     for key in &keys {
-        tier.memory().fill(*key, at(110), Entry::Object(None)).unwrap();
+        tier.memory().fill(*key, at(110), &Entry::Object(None)).unwrap();
     }
     let sampled: HashSet<_> = tier.memory().sample(50).into_iter().collect();
     assert_eq!(sampled, keys);

@@ -64,8 +64,8 @@ fn cost() {
     let list = CachedList::from_encoded(50, encode_list(&edges, usize::MAX).0).expect("a list");
     let list = Entry::List(Arc::new(list));
     for n in 0..KEYS {
-        assert!(memory.fill(Key::Object(id(n)), at, Entry::Object(Some(Bytes::from(vec![7; 100])))).is_some());
-        assert!(memory.fill(Key::List(id(n), TypeId(1)), at, list.clone()).is_some());
+        assert!(memory.fill(Key::Object(id(n)), at, &Entry::Object(Some(Bytes::from(vec![7; 100])))).is_some());
+        assert!(memory.fill(Key::List(id(n), TypeId(1)), at, &list).is_some());
     }
     let reader = CachedReader::new(memory, None, Nobody);
     for threads in [1, 2] {

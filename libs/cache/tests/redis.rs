@@ -226,6 +226,7 @@ async fn a_restarted_follower_tells_how_warm_redis_was() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let after = metrics::with_local_recorder(&recorder, || follower(&redis.url(), 15, 30));
     let told = |what: &str, level: &str| -> u64 {
+        after.reader.memory().publish();
         let name = format!("tao_cache_{what}_total{{tier=\"test\",level=\"{level}\",kind=\"object\"}} ");
         let text = recorder.handle().render();
         text.lines().find_map(|line| line.strip_prefix(&name)).expect("told").parse().expect("a number")

@@ -92,7 +92,7 @@ fn read(shared: &Shared, reader: u64) {
                 let fill = (key, head, state(turn, head));
                 let arrives = if choice & 2 == 0 { Some(fill) } else { late.replace(fill) };
                 if let Some((key, head, entry)) = arrives {
-                    shared.cache.fill(key, at(head), entry);
+                    shared.cache.fill(key, at(head), &entry);
                 }
                 seen[turn as usize] = seen[turn as usize].max(head);
             }

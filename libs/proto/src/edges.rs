@@ -1,6 +1,6 @@
 //! Lists of edges in their encoded form: fields `assocs` (number 1) of the answers that list edges, one after the other.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint};
 use tao_model::{Edge, EdgeKey, ObjectId};
 
@@ -72,23 +72,47 @@ pub struct IndexEntry {
 }
 
 /// Reads where each edge of an encoded list is; `None` when it is corrupt.
-pub fn index(list: &Bytes) -> Option<Vec<IndexEntry>> {
-    let mut rest = list.clone();
-    let mut entries = Vec::with_capacity(list.len() / 32 + 1);
-    while rest.has_remaining() {
-        let start = (list.len() - rest.len()) as u32;
-        let (tag, wire_type) = decode_key(&mut rest).ok()?;
-        if tag != ASSOCS_FIELD || wire_type != WireType::LengthDelimited {
-            return None;
-        }
-        let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-        if len > rest.len() {
-            return None;
-        }
-        let key = edge_key(&rest.split_to(len))?;
-        entries.push(IndexEntry { key, start, end: (list.len() - rest.len()) as u32 });
+pub fn index(list: &[u8]) -> Option<Vec<IndexEntry>> {
+    let mut start = 0;
+    let mut entries = Vec::with_capacity(list.len() / 24 + 1);
+    for field in fields(list) {
+        let (key, end) = field?;
+        entries.push(IndexEntry { key, start, end: end as u32 });
+        start = end as u32;
     }
     Some(entries)
+}
+
+/// Each edge of an encoded list: its place, and where its field ends. `None`, and then no more, where the list is corrupt.
+pub fn fields(list: &[u8]) -> impl Iterator<Item = Option<(EdgeKey, usize)>> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = split_field(&mut rest).and_then(edge_key).map(|key| (key, list.len() - rest.len()));
+        if field.is_none() {
+            rest = &[];
+        }
+        Some(field)
+    })
+}
+
+/// The place of the edge that a field of an encoded list holds; `None` when it is corrupt.
+pub fn field_key(mut field: &[u8]) -> Option<EdgeKey> {
+    split_field(&mut field).and_then(edge_key)
+}
+
+/// Takes the first field off: what it holds.
+fn split_field<'a>(list: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (tag, wire_type) = decode_key(list).ok()?;
+    if tag != ASSOCS_FIELD || wire_type != WireType::LengthDelimited {
+        return None;
+    }
+    let len = usize::try_from(decode_varint(list).ok()?).ok()?;
+    let (field, rest) = list.split_at_checked(len)?;
+    *list = rest;
+    Some(field)
 }
 
 /// The place of an edge that [`encode_edge`] encoded; `None` when it is corrupt.

@@ -1,8 +1,7 @@
 //! The auditor: compares what this follower has cached with what the database holds, a few keys a second for as long as it runs,
 //! and many when an operator asks. It finds what would be a broken rule of coherence, or a database that was changed behind tao.
 
-mod check;
-mod sampler;
+mod finding;
 mod window;
 
 use std::convert::Infallible;
@@ -12,15 +11,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tao_model::Key;
+use tao_cache::Audit;
+use tao_model::{Key, Result};
 use tao_rpc::CallContext;
 use tao_runtime::{AdminAnswer, AdminQuery, AdminRoutes};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::log::{Log, Meeting};
-use crate::upstream::Leaders;
-use check::{Inconsistency, Verdict, check};
-pub use sampler::Sampler;
+use finding::Finding;
 use window::Window;
 
 /// For one key: a read of the database, and until the change stream has come as far.
@@ -40,7 +38,6 @@ const EXAMPLES: usize = 20;
 /// See the module.
 pub struct Auditor {
     logs: Vec<Log>,
-    leaders: Leaders,
     meeting: Meeting,
     window: Mutex<Window>,
     /// Held while an operator's audit runs.
@@ -57,14 +54,14 @@ struct Report {
     /// Those whose cached value is not the database's.
     inconsistent: u64,
     /// Some of those.
-    examples: Vec<Inconsistency>,
+    examples: Vec<Finding>,
 }
 
 impl Auditor {
     /// Of these logs' caches.
-    pub fn new(logs: Vec<Log>, leaders: Leaders, meeting: Meeting) -> Arc<Self> {
+    pub fn new(logs: Vec<Log>, meeting: Meeting) -> Arc<Self> {
         let window = Mutex::new(Window::new(WINDOW));
-        Arc::new(Self { logs, leaders, meeting, window, running: tokio::sync::Mutex::default() })
+        Arc::new(Self { logs, meeting, window, running: tokio::sync::Mutex::default() })
     }
 
     /// Audits so many keys a second.
@@ -76,7 +73,7 @@ impl Auditor {
         for log in self.logs.iter().cycle() {
             ticks.tick().await;
             if per_second > 0
-                && let Some(key) = log.sampler.sample(1).pop()
+                && let Some(key) = log.reader.memory().sample(1).pop()
             {
                 self.audit(log, key).await;
             }
@@ -117,22 +114,21 @@ impl Auditor {
         let share = samples.div_ceil(self.logs.len().max(1));
         let mut keys: Vec<(usize, Key)> = Vec::new();
         for (n, log) in self.logs.iter().enumerate() {
-            keys.extend(log.sampler.sample(share).into_iter().map(|key| (n, key)));
+            keys.extend(log.reader.memory().sample(share).into_iter().map(|key| (n, key)));
         }
         keys.truncate(samples);
         let audits = futures::stream::iter(keys).map(|(n, key)| self.audit(&self.logs[n], key));
         let mut audits = audits.buffer_unordered(AT_ONCE);
         let mut report = Report::default();
-        while let Some(verdict) = audits.next().await {
-            let Some(verdict) = verdict else { continue };
+        while let Some(found) = audits.next().await {
             report.checked += 1;
-            match verdict {
-                Verdict::Consistent => {}
-                Verdict::Inconclusive => report.inconclusive += 1,
-                Verdict::Inconsistent(found) => {
+            match found {
+                Audit::Consistent => {}
+                Audit::Inconclusive => report.inconclusive += 1,
+                Audit::Inconsistent(found) => {
                     report.inconsistent += 1;
                     if report.examples.len() < EXAMPLES {
-                        report.examples.push(*found);
+                        report.examples.push(Finding::from(&*found));
                     }
                 }
             }
@@ -140,12 +136,12 @@ impl Auditor {
         report
     }
 
-    /// Looks at one key, and counts and logs what it finds; `None` when it is not cached any more.
-    async fn audit(&self, log: &Log, key: Key) -> Option<Verdict> {
-        let map = self.meeting.map().ok()?;
-        let mut context = CallContext::within(KEY_WITHIN);
-        context.shard = map.shard(key.owner());
-        let verdict = check(log.reader.memory(), &self.leaders, key, &context).await?;
+    /// Looks at one key, and counts and logs what it finds.
+    async fn audit(&self, log: &Log, key: Key) -> Audit {
+        let audit = self.look(log, key).await.unwrap_or_else(|error| {
+            tracing::debug!(?key, %error, "can't audit");
+            Audit::Inconclusive
+        });
         let kind = match key {
             Key::Object(_) => "object",
             Key::List(..) => "list",
@@ -154,23 +150,23 @@ impl Auditor {
             metrics::counter!(name, "log" => log.id.0.to_string(), "kind" => kind).increment(1);
         };
         count("tao_audit_checked_total");
-        match &verdict {
-            Verdict::Consistent => self.window.lock().add(Instant::now(), false),
-            Verdict::Inconclusive => count("tao_audit_inconclusive_total"),
-            Verdict::Inconsistent(found) => {
+        match &audit {
+            Audit::Consistent => self.window.lock().add(Instant::now(), false),
+            Audit::Inconclusive => count("tao_audit_inconclusive_total"),
+            Audit::Inconsistent(found) => {
                 count("tao_audit_inconsistent_total");
                 self.window.lock().add(Instant::now(), true);
-                tracing::error!(
-                    log = log.id.0,
-                    key = found.key,
-                    cached_at = found.cached_at,
-                    stored_at = found.stored_at,
-                    cached = found.cached,
-                    stored = found.stored,
-                    "a cached value is not the database's"
-                );
+                let Finding { key, cached_at, stored_at, cached, stored } = Finding::from(&**found);
+                let log = log.id.0;
+                tracing::error!(log, key, cached_at, stored_at, cached, stored, "a cached value is not the database's");
             }
         }
-        Some(verdict)
+        audit
+    }
+
+    async fn look(&self, log: &Log, key: Key) -> Result<Audit> {
+        let mut context = CallContext::within(KEY_WITHIN);
+        context.shard = self.meeting.map()?.shard(key.owner());
+        log.reader.audit(key, context).await
     }
 }

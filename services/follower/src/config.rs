@@ -101,8 +101,8 @@ impl Options {
         };
         let topology = topology.map_err(|p| problems.extend(p)).ok();
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
-        if cache_bytes < 1 << 20 {
-            problems.push("cache_size: at least 1MiB".to_owned());
+        if (1..1 << 20).contains(&cache_bytes) {
+            problems.push("cache_size: at least 1MiB, or 0 for none".to_owned());
         }
         if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {
             problems.push("redis: an URL begins with redis:// or redis-cluster://".to_owned());

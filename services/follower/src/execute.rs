@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedReader, Fresh, Read};
 use tao_model::limits::MAX_ANSWER;
-use tao_model::{Error, Key, ObjectId, Result, Schema, ShardId};
+use tao_model::{Error, ObjectId, Result, Schema, ShardId};
 use tao_proto::{Answer, internal};
 use tao_rpc::{CallContext, Op, ReplyBody};
 use tao_topology::{ClusterMap, Topology};
@@ -63,11 +63,6 @@ impl Executor {
         &self.logs[self.topology.place_of(shard)].reader
     }
 
-    /// A key is about to be read.
-    pub fn note(&self, shard: ShardId, key: Key) {
-        self.logs[self.topology.place_of(shard)].sampler.offer(key);
-    }
-
     /// How a session reads the keys of a shard.
     pub fn read(&self, session: &Session, shard: ShardId, context: &CallContext) -> Result<Read<CallContext>> {
         let epoch = self.reader(shard).memory().applied().map(|p| p.epoch);
@@ -98,7 +93,6 @@ impl Executor {
         context: &CallContext,
     ) -> Result<Fresh<Option<Bytes>>> {
         let shard = Self::shard(session, id);
-        self.note(shard, Key::Object(id));
         self.reader(shard).object(id, self.read(session, shard, context)?).await
     }
 

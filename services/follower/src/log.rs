@@ -13,7 +13,6 @@ use tao_runtime::Gate;
 use tao_topology::{ClusterMap, Topology};
 use tokio::time::sleep;
 
-use crate::audit::Sampler;
 use crate::upstream::Leaders;
 
 /// Between attempts to follow a leader's stream.
@@ -55,8 +54,6 @@ pub struct Log {
     pub id: LogId,
     /// Reads through the caches.
     pub reader: Arc<CachedReader<Leaders>>,
-    /// Some of the keys that were read, for the auditor.
-    pub sampler: Arc<Sampler>,
     /// How far back its first stream begins.
     warm_start: Option<Duration>,
 }
@@ -71,7 +68,7 @@ impl Log {
         warm_start: Duration,
     ) -> Self {
         let warm_start = redis.is_some().then_some(warm_start);
-        Self { id, reader: Arc::new(CachedReader::new(memory, redis, leaders)), sampler: Arc::default(), warm_start }
+        Self { id, reader: Arc::new(CachedReader::new(memory, redis, leaders)), warm_start }
     }
 
     /// Follows the change stream of one of the leaders, and of the next when it breaks, from where this follower is.

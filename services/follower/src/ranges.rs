@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tao_cache::{CachedList, Fresh, MIN_FETCHED};
 use tao_model::limits::{MAX_ANSWER, MAX_LIMIT};
-use tao_model::{Cursor, EdgeKey, EdgeTime, Key, ObjectId, Result};
+use tao_model::{Cursor, EdgeKey, EdgeTime, ObjectId, Result};
 use tao_proto::answer::field_len;
 use tao_proto::edges::{self, IndexEntry};
 use tao_proto::internal;
@@ -101,7 +101,6 @@ impl Executor {
         context: &CallContext,
     ) -> Result<Fresh<std::sync::Arc<CachedList>>> {
         let shard = Self::shard(session, list.id1);
-        self.note(shard, Key::List(list.id1, list.atype));
         self.reader(shard).list(list.id1, list.atype, newest, self.read(session, shard, context)?).await
     }
 
@@ -239,8 +238,8 @@ impl Executor {
         let mut wanted = id2s;
         wanted.sort_unstable();
         wanted.dedup();
-        let known: Vec<&IndexEntry> =
-            head.value.index().iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok()).collect();
+        let known: Vec<IndexEntry> =
+            head.value.index().into_iter().filter(|e| wanted.binary_search(&e.key.id2).is_ok()).collect();
         if head.value.is_complete() || known.len() == wanted.len() {
             let encoded = head.value.edges_bytes();
             let mut out = Vec::new();

@@ -72,7 +72,7 @@ pub async fn run<L: Listener>(
     let meeting = Meeting::new(topology.clone());
     let executor =
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
-    let auditor = Auditor::new(logs.clone(), leaders.clone(), meeting.clone());
+    let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
     let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST);

@@ -78,8 +78,8 @@ impl Options {
         };
         let topology = topology.map_err(|p| problems.extend(p)).ok();
         let cache_bytes = self.cache_size.map_or(256 << 20, |size| size.0);
-        if cache_bytes < 1 << 20 {
-            problems.push("cache_size: at least 1MiB".to_owned());
+        if (1..1 << 20).contains(&cache_bytes) {
+            problems.push("cache_size: at least 1MiB, or 0 for none".to_owned());
         }
         let stream_bytes = self.stream_size.map_or(64 << 20, |size| size.0) as usize;
         let shard_concurrency = self.shard_concurrency.unwrap_or(1024);

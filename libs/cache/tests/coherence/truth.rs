@@ -211,7 +211,7 @@ pub fn is_view(entry: &Entry, state: &State) -> bool {
             object.as_deref() == version.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice)
         }
         (Entry::List(list), State::List(edges)) => {
-            let here = list.index().iter().map(|e| (e.key.time, e.key.id2.get()));
+            let here = list.keys().map(|key| (key.time, key.id2.get()));
             list.count() == edges.len() as u64
                 && list.len() <= edges.len()
                 && here.eq(edges[..list.len()].iter().copied())

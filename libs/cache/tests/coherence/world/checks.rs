@@ -125,7 +125,7 @@ impl World {
             let truth = self.logs[log].state_at(key, head);
             let stored = self.wire.lock().redis.get(key).cloned();
             if let Some((as_of, entry)) = stored
-                && self.followers[f][log].memory().fill_stored(*key, as_of, entry.clone()).is_some()
+                && self.followers[f][log].memory().fill_stored(*key, as_of, &entry).is_some()
                 && !is_view(&entry, truth)
             {
                 return Err(format!("P5: Redis keeps {entry:?} of {key:?} at {as_of}, which is {truth:?}"));
