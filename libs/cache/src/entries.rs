@@ -4,13 +4,11 @@
 //! entries has a share of the budget, and evicts what is worth least: the fewest reads for its bytes (see [`crate::part`]). Nothing
 //! here knows the coherence rules: that an entry goes is allowed at any time.
 
-use std::hash::BuildHasher as _;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
-use foldhash::fast::FixedState;
-use papaya::{Guard, HashMap, LocalGuard};
+use papaya::Guard;
 use parking_lot::Mutex;
 use tao_model::limits::MAX_ANSWER;
 use tao_model::{Key, ObjectId, Position, TypeId};
@@ -21,11 +19,12 @@ use crate::footprint;
 use crate::frequency::Frequency;
 use crate::part::Part;
 use crate::reads::random;
+use crate::table::{Pinned, Table};
 
 /// A replaced value that is larger is freed as soon as nobody reads it, and not when some others have gathered.
 const LARGE: usize = 32 * 1024;
 /// Frequencies are halved after so many reads for each entry: what is read more often than others stays known for long.
-const READS_PER_AGE: u64 = 32;
+const READS_PER_AGE: u64 = 64;
 /// Fewer entries age as if they were so many.
 const MIN_AGING: u64 = 1_000;
 
@@ -106,15 +105,12 @@ pub(crate) enum Put {
     Change,
 }
 
-pub(crate) type Map = HashMap<Packed, Kept, FixedState>;
-
 /// See the module.
 pub(crate) struct Entries {
-    map: Map,
+    table: Table,
     parts: Box<[Mutex<Part>]>,
     /// Of each part.
     capacity: u64,
-    hasher: FixedState,
     /// Counts halvings.
     age: AtomicU8,
     /// How many reads there had been at the last one.
@@ -133,35 +129,25 @@ impl Entries {
         let parts = parts(capacity_bytes);
         let share = capacity_bytes / parts as u64;
         let parts: Box<[_]> = (0..parts).map(|n| Mutex::new(Part::new(share, n as u64))).collect();
-        let sketch = parts.first().map_or(0, |part| part.lock().fixed_bytes());
-        let hasher = FixedState::with_seed(0x7a0);
+        let fixed = parts.first().map_or(0, |part| part.lock().fixed_bytes());
         Self {
-            map: HashMap::with_hasher(hasher.clone()),
+            table: Table::new(),
             parts,
-            capacity: share.saturating_sub(sketch),
-            hasher,
+            capacity: share.saturating_sub(fixed),
             age: AtomicU8::new(0),
             aged_at: AtomicU64::new(0),
         }
     }
 
-    /// What is read under it stays where it is for so long.
-    pub fn guard(&self) -> LocalGuard<'_> {
-        self.map.guard()
-    }
-
-    pub fn get<'g>(&self, key: &Key, guard: &'g LocalGuard<'_>) -> Option<&'g Kept> {
-        self.map.get(&Packed::from(key), guard)
+    /// A key's map, under a guard.
+    pub fn pin(&self, key: &Key) -> Pinned<'_> {
+        self.table.pin(self.table.hash(Packed::from(key)))
     }
 
     /// It was read.
     pub fn touch(&self, kept: &Kept) {
         let age = self.age.load(Ordering::Relaxed);
         kept.set_frequency(kept.frequency(age).raised(random()), age);
-    }
-
-    fn hash(&self, key: Packed) -> u64 {
-        self.hasher.hash_one(key)
     }
 
     fn part(&self, hash: u64) -> &Mutex<Part> {
@@ -171,50 +157,59 @@ impl Entries {
     /// Writes an entry; whoever calls it has the key's stripe.
     pub fn put(&self, put: Put, key: &Key, as_of: Position, generation: u16, value: Value) {
         let key = Packed::from(key);
-        let hash = self.hash(key);
+        let hash = self.table.hash(key);
         let age = self.age.load(Ordering::Relaxed);
         let mut part = self.part(hash).lock();
-        let guard = self.map.guard();
-        let there = self.map.get(&key, &guard);
+        let pinned = self.table.pin(hash);
+        let there = pinned.get(key);
         let frequency = match (there, put) {
             (Some(there), _) => there.frequency(age),
-            (None, Put::Fill) => part.sketch.add(hash, random()),
+            (None, Put::Fill) => part.recall.add(hash, random()),
             (None, Put::Change) => return,
         };
         let bytes = footprint::entry(value.bytes());
         let had = there.map_or(0, Kept::bytes);
         if bytes > self.capacity {
             if there.is_some() {
-                self.drop_entry(&mut part, key, &guard);
+                self.drop_entry(&mut part, key, hash);
             }
             return;
         }
         let worth = (put == Put::Fill).then(|| Part::worth(frequency, bytes));
         while part.bytes + bytes - had > self.capacity {
-            let Some(victim) = part.draw(&self.map, age, there.map(|_| key), &guard) else { break };
+            let Some(victim) = part.draw(&self.table, age, there.map(|_| key)) else { break };
             if worth.is_some_and(|worth| worth < victim.worth) {
                 return;
             }
             part.evicted += 1;
-            let hash = self.hash(victim.key);
-            part.sketch.raise(hash, victim.frequency);
-            self.drop_entry(&mut part, victim.key, &guard);
+            let of_victim = self.table.hash(victim.key);
+            part.recall.put(of_victim, victim.frequency);
+            self.drop_entry(&mut part, victim.key, of_victim);
         }
-        let place = there.map_or_else(|| part.keys.push(key), Kept::place);
+        let place = there.map_or_else(
+            || {
+                part.recall.free(hash);
+                part.keys.push(key)
+            },
+            Kept::place,
+        );
         part.bytes = part.bytes + bytes - had;
         let frequency = AtomicU16::new(u16::from_le_bytes([frequency.0, age]));
         let kept = Kept { as_of, value, generation, frequency, place: AtomicU32::new(place as u32) };
-        let replaced = self.map.insert(key, kept, &guard);
+        let replaced = pinned.map.insert(key, kept, &pinned.guard);
         if replaced.is_some_and(|kept| kept.value.bytes() > LARGE) {
-            guard.flush();
+            pinned.guard.flush();
         }
     }
 
-    fn drop_entry(&self, part: &mut Part, key: Packed, guard: &LocalGuard<'_>) {
-        let Some(kept) = self.map.remove(&key, guard) else { return };
+    fn drop_entry(&self, part: &mut Part, key: Packed, hash: u64) {
+        let Pinned { map, guard } = self.table.pin(hash);
+        let Some(kept) = map.remove(&key, &guard) else { return };
         part.bytes -= kept.bytes();
         let place = kept.place();
-        if let Some(moved) = part.keys.swap_remove(place).and_then(|moved| self.map.get(&moved, guard)) {
+        if let Some(moved) = part.keys.swap_remove(place)
+            && let Some(moved) = self.table.pin(self.table.hash(moved)).get(moved)
+        {
             moved.set_place(place);
         }
         if kept.value.bytes() > LARGE {
@@ -225,16 +220,14 @@ impl Entries {
     /// Drops an entry.
     pub fn remove(&self, key: &Key) {
         let key = Packed::from(key);
-        let mut part = self.part(self.hash(key)).lock();
-        self.drop_entry(&mut part, key, &self.map.guard());
+        let hash = self.table.hash(key);
+        self.drop_entry(&mut self.part(hash).lock(), key, hash);
     }
 
     /// Drops all entries.
     pub fn clear(&self) {
         let mut all: Vec<_> = self.parts.iter().map(|part| part.lock()).collect();
-        let guard = self.map.guard();
-        self.map.clear(&guard);
-        guard.flush();
+        self.table.clear();
         all.iter_mut().for_each(|part| part.clear());
     }
 
@@ -247,7 +240,7 @@ impl Entries {
         }
         if self.aged_at.compare_exchange(aged_at, reads, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.age.fetch_add(1, Ordering::Relaxed);
-            self.parts.iter().for_each(|part| part.lock().sketch.halve());
+            self.parts.iter().for_each(|part| part.lock().recall.halve());
         }
     }
 
@@ -256,7 +249,7 @@ impl Entries {
         let mut sum = Holdings::default();
         for part in &self.parts {
             let part = part.lock();
-            sum.bytes += part.bytes + if part.keys.len() > 0 { part.fixed_bytes() } else { 0 };
+            sum.bytes += part.bytes + part.fixed_bytes();
             sum.entries += part.keys.len() as u64;
             sum.evictions += part.evicted;
         }

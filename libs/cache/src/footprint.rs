@@ -2,8 +2,8 @@
 
 /// A map's node: key, position, value, and what eviction keeps beside it.
 pub(crate) const NODE: usize = 64;
-/// The map's slots, of 9 bytes, are between 42 and 85 % full.
-const SLOT: usize = 16;
+/// The slots of the maps: see [`crate::table`].
+const SLOT: usize = 26;
 /// The list of keys from which victims are drawn.
 const KEY: usize = 16;
 

@@ -1,4 +1,4 @@
-//! How often keys are read, about: in a byte for each cached key, and in a sketch for those that are not cached.
+//! How often keys are read, about: in a byte for each cached key, and in two for some of those that are not.
 
 /// A number of reads in a byte: exact up to 16, then with 8 steps to a doubling, as a floating-point number has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -51,53 +51,87 @@ impl Frequency {
     }
 }
 
-/// A counting sketch: of three bytes that a key shares with others, the smallest tells best.
-pub(crate) struct Sketch(Box<[Frequency]>);
+/// Keys that share the cells of a row.
+const ROW: usize = 8;
 
-impl Sketch {
+/// A key that is not cached, known by eight bits of its hash; empty when its frequency is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    print: u8,
+    frequency: Frequency,
+}
+
+/// How often keys were read that are not cached. Each has a cell of its own until it is cached, or has to make room for another: two
+/// bytes tell more of it than as many of a sketch, where all that was ever asked for shares the counters.
+pub(crate) struct Recall {
+    rows: Box<[[Cell; ROW]]>,
+    /// Which cell of several that are worth as little is taken: another one each time.
+    turn: usize,
+}
+
+impl Recall {
     /// Of about so many bytes.
     pub fn new(bytes: usize) -> Self {
-        // Zeros that nobody has touched take no memory yet.
-        Self(vec![Frequency(0); bytes.next_power_of_two().max(64)].into())
+        let rows = (bytes / size_of::<[Cell; ROW]>()).max(1);
+        Self { rows: vec![[Cell::default(); ROW]; rows].into(), turn: 0 }
     }
 
     /// What it takes.
     pub const fn bytes(&self) -> usize {
-        self.0.len()
+        self.rows.len() * size_of::<[Cell; ROW]>()
     }
 
-    fn places(&self, hash: u64) -> [usize; 3] {
-        let mask = self.0.len() - 1;
-        [0, 21, 42].map(|turn| hash.rotate_right(turn) as usize & mask)
+    /// The key's cell, if it has one.
+    fn find(&mut self, hash: u64) -> Option<&mut Cell> {
+        self.row(hash).iter_mut().find(|cell| cell.frequency.0 > 0 && cell.print == hash as u8)
     }
 
-    /// How often a key was read.
-    pub fn get(&self, hash: u64) -> Frequency {
-        self.places(hash).map(|place| self.0[place]).into_iter().min().unwrap_or_default()
+    fn row(&mut self, hash: u64) -> &mut [Cell; ROW] {
+        // The upper half of a product is spread over the rows as the hash is over all numbers.
+        let row = u128::from(hash) * self.rows.len() as u128 >> 64;
+        &mut self.rows[row as usize]
     }
 
-    /// A key was read at least so often.
-    pub fn raise(&mut self, hash: u64, to: Frequency) {
-        for place in self.places(hash) {
-            self.0[place] = self.0[place].max(to);
+    /// A key was read so often, and is not cached any more.
+    pub fn put(&mut self, hash: u64, frequency: Frequency) {
+        if let Some(cell) = self.find(hash) {
+            cell.frequency = cell.frequency.max(frequency);
+            return;
+        }
+        self.turn += 1;
+        let turn = self.turn;
+        let row = self.row(hash);
+        row.rotate_left(turn % ROW);
+        if let Some(cell) = row.iter_mut().min_by_key(|cell| cell.frequency) {
+            *cell = Cell { print: hash as u8, frequency };
         }
     }
 
-    /// A key was read once more.
+    /// A key that is not cached was read once more.
     pub fn add(&mut self, hash: u64, random: u32) -> Frequency {
-        let frequency = self.get(hash).raised(random);
-        self.raise(hash, frequency);
-        frequency
+        if let Some(cell) = self.find(hash) {
+            cell.frequency = cell.frequency.raised(random);
+            return cell.frequency;
+        }
+        self.put(hash, Frequency(1));
+        Frequency(1)
+    }
+
+    /// It is cached now, and counted there.
+    pub fn free(&mut self, hash: u64) {
+        if let Some(cell) = self.find(hash) {
+            *cell = Cell::default();
+        }
     }
 
     /// What was long ago counts half.
     pub fn halve(&mut self) {
-        self.0.iter_mut().for_each(|frequency| *frequency = frequency.halved());
+        self.rows.iter_mut().flatten().for_each(|cell| cell.frequency = cell.frequency.halved());
     }
 
     /// Everything is forgotten.
     pub fn clear(&mut self) {
-        self.0.fill(Frequency(0));
+        self.rows.fill([Cell::default(); ROW]);
     }
 }
 
@@ -129,20 +163,33 @@ mod tests {
     }
 
     #[test]
-    fn a_sketch_knows_keys_apart() {
-        let mut sketch = Sketch::new(4096);
-        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for n in 1..=100 {
+    fn keys_are_known_apart_until_others_need_their_cells() {
+        let mut recall = Recall::new(4096);
+        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        for n in 1..=500 {
             for _ in 0..n % 10 {
-                sketch.add(hash(n), 0);
+                recall.add(hash(n), 0);
             }
         }
-        let off = (1..=100).filter(|n| sketch.get(hash(*n)) != Frequency((n % 10) as u8)).count();
-        assert!(off <= 2, "{off} of 100");
-        sketch.raise(hash(1), Frequency(9));
-        sketch.halve();
-        assert_eq!(sketch.get(hash(1)), Frequency(4));
-        sketch.clear();
-        assert_eq!(sketch.get(hash(1)), Frequency(0));
+        let mut known = |n: u64| recall.find(hash(n)).map_or(0, |cell| cell.frequency.0);
+        let off = (1..=500).filter(|n| known(*n) != (n % 10) as u8).count();
+        assert!(off <= 30, "{off} of 500");
+        // What was read often stays longer than what was read once.
+        (1_000..9_000).for_each(|n| recall.put(hash(n), Frequency(1)));
+        let left = |recall: &mut Recall, reads: u64| {
+            (1..=500)
+                .filter(|n| {
+                    n % 10 == reads && recall.find(hash(*n)).is_some_and(|cell| u64::from(cell.frequency.0) == reads)
+                })
+                .count()
+        };
+        assert!(left(&mut recall, 9) >= 40, "{}", left(&mut recall, 9));
+        recall.halve();
+        assert!(left(&mut recall, 9) == 0 && left(&mut recall, 4) >= 40);
+        recall.put(hash(1), Frequency(7));
+        recall.free(hash(1));
+        assert!(recall.find(hash(1)).is_none());
+        recall.clear();
+        assert_eq!(left(&mut recall, 4), 0);
     }
 }

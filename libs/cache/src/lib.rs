@@ -15,6 +15,7 @@ mod reads;
 mod redis;
 pub mod stream;
 mod stream_cell;
+mod table;
 
 pub use audit::{Audit, Inconsistency};
 pub use counts::Holdings;

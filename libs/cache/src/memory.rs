@@ -154,8 +154,8 @@ impl MemoryCache {
     ) -> Option<T> {
         // Rule 1: `applied` before the entry. An entry of this generation has had every change up to `applied`.
         let stream = self.stream.load();
-        let guard = self.entries.guard();
-        let kept = self.entries.get(key, &guard)?;
+        let pinned = self.entries.pin(key);
+        let kept = pinned.get(key.into())?;
         let stream = if is_off(Rule::AppliedLoadedFirst) { self.load_late() } else { stream };
         if kept.generation != stream.generation as u16 || staleness_ms.is_some_and(|ms| !self.heard_within(stream, ms))
         {
@@ -216,9 +216,9 @@ impl MemoryCache {
             }
             // Every change up to `applied` is remembered by now, and none of them is of this key and after `as_of`.
             let fresh = as_of.max(stream.applied);
-            let guard = self.entries.guard();
             let generation = stream.generation as u16;
-            let there = self.entries.get(&key, &guard).filter(|kept| kept.generation == generation);
+            let pinned = self.entries.pin(&key);
+            let there = pinned.get((&key).into()).filter(|kept| kept.generation == generation);
             if there.is_some_and(|kept| kept.as_of > fresh) {
                 self.counts.fills_refused.increment(1);
                 return None;
@@ -250,8 +250,8 @@ impl MemoryCache {
         let key = change.key();
         let (stripe, bucket) = self.place(&key);
         let mut stripe = self.stripes[stripe].lock();
-        let guard = self.entries.guard();
-        let there = self.entries.get(&key, &guard);
+        let pinned = self.entries.pin(&key);
+        let there = pinned.get((&key).into());
         // Always remembered, whatever becomes of the entry.
         if !(is_off(Rule::AlwaysRemembered) && there.is_some()) {
             stripe.memory[bucket] = stripe.memory[bucket].max(change.position);
@@ -290,8 +290,7 @@ impl MemoryCache {
         let mut stripe = self.stripes[stripe].lock();
         stripe.memory[bucket] = stripe.memory[bucket].max(position);
         let applied = self.stream.load().applied;
-        let guard = self.entries.guard();
-        if self.entries.get(key, &guard).is_some_and(|kept| kept.as_of.max(applied) < position) {
+        if self.entries.pin(key).get(key.into()).is_some_and(|kept| kept.as_of.max(applied) < position) {
             self.entries.remove(key);
         }
     }
@@ -448,8 +447,8 @@ impl MemoryCache {
 
     /// An entry, and the position that it is of.
     pub(crate) fn kept(&self, key: &Key) -> Option<(Position, Entry)> {
-        let guard = self.entries.guard();
-        let kept = self.entries.get(key, &guard)?;
+        let pinned = self.entries.pin(key);
+        let kept = pinned.get(key.into())?;
         (kept.generation == self.stream.load().generation as u16).then(|| (kept.as_of, kept.value.to_entry()))
     }
 

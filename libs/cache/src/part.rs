@@ -1,20 +1,19 @@
 //! A part of a cache's entries, and which of them are to go.
 //!
 //! An entry is worth its reads for each byte: hits are what a budget of bytes is for, and a list costs as much as many counts. To find a
-//! victim, a few entries are drawn at random and the one that is worth least goes, if it is not worth more than what comes. Of what
-//! went or never came, a sketch remembers how often it was asked for. docs/adr/0011 compares this with what is known.
+//! victim, a few entries are drawn at random and the one that is worth least goes, if it is not worth more than what comes. How often
+//! what is not here was asked for is remembered, too, as far as that fits. docs/adr/0011 compares this with what is known.
 
 use std::collections::BTreeSet;
 
-use papaya::LocalGuard;
-
-use crate::entries::{Map, Packed};
-use crate::frequency::{Frequency, Sketch};
+use crate::entries::Packed;
+use crate::frequency::{Frequency, Recall};
+use crate::table::Table;
 
 /// Entries that are drawn to find a victim.
 const DRAWN: usize = 8;
-/// Of so many bytes of a budget, one is the sketch's.
-const SKETCH_SHARE: u64 = 48;
+/// Of so many bytes of a budget, one goes to what is known of keys that are not cached.
+const RECALL_SHARE: u64 = 64;
 /// Keys that are allocated at once.
 const CHUNK: usize = 1024;
 
@@ -69,25 +68,25 @@ pub(crate) struct Part {
     pub keys: Keys,
     /// What the entries take.
     pub bytes: u64,
-    pub sketch: Sketch,
+    pub recall: Recall,
     pub evicted: u64,
     random: u64,
 }
 
 impl Part {
     pub fn new(capacity_bytes: u64, seed: u64) -> Self {
-        let sketch = Sketch::new((capacity_bytes / SKETCH_SHARE) as usize);
-        Self { keys: Keys::default(), bytes: 0, sketch, evicted: 0, random: seed }
+        let recall = Recall::new((capacity_bytes / RECALL_SHARE) as usize);
+        Self { keys: Keys::default(), bytes: 0, recall, evicted: 0, random: seed }
     }
 
     /// What a part takes without entries.
     pub const fn fixed_bytes(&self) -> u64 {
-        self.sketch.bytes() as u64
+        self.recall.bytes() as u64
     }
 
-    /// What an entry is worth: reads for its bytes. One that is not read is worth half a read.
+    /// What an entry is worth: reads for its bytes. One read more is counted: what was not read lately may be still.
     pub fn worth(frequency: Frequency, bytes: u64) -> f32 {
-        (frequency.reads() as f32 + 0.5) / bytes as f32
+        (frequency.reads() as f32 + 1.0) / bytes as f32
     }
 
     fn below(&mut self, n: usize) -> usize {
@@ -96,7 +95,7 @@ impl Part {
     }
 
     /// Of some entries, that which is worth least; not that of `spared`.
-    pub fn draw(&mut self, map: &Map, age: u8, spared: Option<Packed>, guard: &LocalGuard<'_>) -> Option<Drawn> {
+    pub fn draw(&mut self, table: &Table, age: u8, spared: Option<Packed>) -> Option<Drawn> {
         let mut least: Option<Drawn> = None;
         if self.keys.len() > usize::from(spared.is_some()) {
             let mut drawn = 0;
@@ -104,7 +103,8 @@ impl Part {
                 drawn += 1;
                 let place = self.below(self.keys.len());
                 let key = self.keys.get(place);
-                let Some(kept) = map.get(&key, guard).filter(|_| Some(key) != spared) else { continue };
+                let pinned = table.pin(table.hash(key));
+                let Some(kept) = pinned.get(key).filter(|_| Some(key) != spared) else { continue };
                 let frequency = kept.frequency(age);
                 // It ages with those who look at it.
                 kept.set_frequency(frequency, age);
@@ -134,6 +134,6 @@ impl Part {
     pub fn clear(&mut self) {
         self.keys = Keys::default();
         self.bytes = 0;
-        self.sketch.clear();
+        self.recall.clear();
     }
 }

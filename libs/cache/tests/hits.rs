@@ -78,9 +78,21 @@ fn cost() {
             let found = reader.object(id, read).now_or_never();
             assert!(matches!(black_box(found), Some(Ok(_))));
         };
+        let peek = |id| {
+            let seen = reader.peek_object(id, at, Mode::Cached, |object, _| black_box(object.map_or(0, <[u8]>::len)));
+            assert_eq!(seen, Some(100));
+        };
+        let peek_list = |id| {
+            let seen = reader.peek_list(id, TypeId(1), 50, at, Mode::Cached, |list, _| black_box(list.encoded()).len());
+            assert!(seen.is_some());
+        };
         println!("{threads} threads, {KEYS} keys, nanoseconds a read and thread:");
         println!("  object, memory cache  {:8.0}", nanoseconds(threads, |id| lookup(Key::Object(id))));
         println!("  list, memory cache    {:8.0}", nanoseconds(threads, |id| lookup(Key::List(id, TypeId(1)))));
         println!("  object, whole reader  {:8.0}", nanoseconds(threads, read));
+        println!("  object, peek          {:8.0}", nanoseconds(threads, peek));
+        println!("  list, peek            {:8.0}", nanoseconds(threads, peek_list));
+        println!("  one hot object, peek  {:8.0}", nanoseconds(threads, |_| peek(id(1))));
+        println!("  one hot object, read  {:8.0}", nanoseconds(threads, |_| read(id(1))));
     }
 }
