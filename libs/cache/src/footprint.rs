@@ -7,9 +7,11 @@ const SLOT: usize = 26;
 /// The list of keys from which victims are drawn.
 const KEY: usize = 16;
 
-/// Bytes that an entry takes, if its value has so many in an allocation of its own.
+/// Bytes that an entry takes, if its value has so many in an allocation of its own. A quarter is for holes: what is evicted leaves room
+/// that only entries of its size can use, and the sizes that are worth keeping are not those that came first.
 pub(crate) const fn entry(value_bytes: usize) -> u64 {
-    (size_class(NODE) + SLOT + KEY + size_class(value_bytes)) as u64
+    let allocated = size_class(NODE) + SLOT + KEY + size_class(value_bytes);
+    (allocated + allocated / 4) as u64
 }
 
 /// Bytes that an allocation takes: mimalloc hands out multiples of 16 bytes, and beyond 64 bytes four sizes to a doubling. Other

@@ -2,19 +2,23 @@
 //! brings back, and whenever it dies, reads are only slower.
 
 mod link;
+mod reads;
+mod writes;
 
+use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use redis::{Cmd, Script};
 use tao_model::{ClusterId, Key, Position};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::entry::Entry;
 use crate::list::CachedList;
 
 use link::{Link, Server, keep_connected};
+use reads::{Asked, read_together};
+use writes::{Write, write_behind};
 
 /// The version byte of values, and a part of every key.
 const VERSION: u8 = 1;
@@ -29,30 +33,8 @@ const MAX_QUEUED: usize = 4096;
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Larger values are not stored.
 const MAX_VALUE: usize = 1024 * 1024;
-/// Values that nobody asked for so long go by themselves.
-const TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 /// A value's `as_of` is raised when it lags by so many changes: often enough to stay believable after restarts.
 const RAISE_AFTER: u64 = 1_000;
-
-/// Sets a value only over a smaller position. Numbers in Lua are doubles: epoch and lsn are compared by themselves.
-const SET: &str = r"
-local head = redis.call('GETRANGE', KEYS[1], 0, 16)
-if #head == 17 and string.byte(head) == string.byte(ARGV[1]) then
-  local _, epoch, lsn = struct.unpack('>BI8I8', head)
-  local new_epoch, new_lsn = tonumber(ARGV[2]), tonumber(ARGV[3])
-  if epoch > new_epoch or (epoch == new_epoch and lsn >= new_lsn) then return 0 end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
-return 1";
-
-/// Raises the position of a value that has not changed since.
-const RAISE: &str = r"
-if redis.call('GETRANGE', KEYS[1], 0, 16) == ARGV[1] then
-  redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return 1
-end
-return 0";
 
 /// Why a Redis can't be configured. One that is down is no error.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +62,10 @@ pub trait SharedCache: Send + Sync + 'static {
 /// A connection to Redis that comes and goes.
 pub struct RedisCache {
     link: Arc<Link>,
-    cluster: OnceLock<ClusterId>,
+    /// What keys begin with.
+    prefix: OnceLock<Vec<u8>>,
     schema: u64,
+    reads: mpsc::UnboundedSender<Asked>,
     writes: mpsc::Sender<Write>,
     /// Bytes that may wait to be written.
     room: Arc<Semaphore>,
@@ -94,12 +78,6 @@ impl Drop for RedisCache {
     }
 }
 
-enum Write {
-    /// With its share of [`MAX_QUEUED_BYTES`].
-    Set(Vec<u8>, Position, Vec<u8>, OwnedSemaphorePermit),
-    Raise(Vec<u8>, Position, Position),
-}
-
 impl RedisCache {
     /// Connects in the background, on the present runtime, now and whenever the connection breaks: to one server
     /// (`redis://HOST:PORT`) or to a cluster (`redis-cluster://HOST:PORT,HOST:PORT`, some of its servers).
@@ -109,8 +87,10 @@ impl RedisCache {
         let connecting = tokio::spawn(keep_connected(server, link.clone())).abort_handle();
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(write_behind(link.clone(), queue));
+        let (reads, asked) = mpsc::unbounded_channel();
+        tokio::spawn(read_together(link.clone(), asked));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
-        Ok(Self { link, cluster: OnceLock::new(), schema: 0, writes, room, connecting })
+        Ok(Self { link, prefix: OnceLock::new(), schema: 0, reads, writes, room, connecting })
     }
 
     /// Apart from the values of other schemas: an object holds its type's name, and a value outlives a renaming.
@@ -121,14 +101,15 @@ impl RedisCache {
     }
 
     fn name(&self, key: Key) -> Option<Vec<u8>> {
-        let (cluster, schema) = (self.cluster.get()?, self.schema);
-        Some(
-            match key {
-                Key::Object(id) => format!("tao:{VERSION}:{cluster}:{schema:016x}:o:{id}"),
-                Key::List(id1, atype) => format!("tao:{VERSION}:{cluster}:{schema:016x}:l:{id1}:{atype}"),
-            }
-            .into_bytes(),
-        )
+        let prefix = self.prefix.get()?;
+        let mut name = Vec::with_capacity(prefix.len() + 32);
+        name.extend_from_slice(prefix);
+        // A Vec takes whatever is written.
+        match key {
+            Key::Object(id) => write!(name, "o:{id}").ok()?,
+            Key::List(id1, atype) => write!(name, "l:{id1}:{atype}").ok()?,
+        }
+        Some(name)
     }
 
     fn enqueue(&self, write: Write) {
@@ -141,14 +122,18 @@ impl RedisCache {
 impl SharedCache for RedisCache {
     fn meet(&self, cluster: ClusterId) {
         // The first stays: a tier never serves a second cluster.
-        let _ = self.cluster.set(cluster);
+        let schema = self.schema;
+        let _ = self.prefix.set(format!("tao:{VERSION}:{cluster}:{schema:016x}:").into_bytes());
     }
 
     async fn get(&self, key: Key) -> Option<(Position, Entry)> {
         let name = self.name(key)?;
-        let raw: Option<Vec<u8>> =
-            self.link.run(&name, async |mut c| Cmd::get(&name).query_async(&mut c).await).await?;
-        decode(key, raw?)
+        if !self.link.is_up() {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        self.reads.send(Asked { name, answer }).ok()?;
+        decode(key, answered.await.ok()??)
     }
 
     fn set(&self, key: Key, as_of: Position, entry: &Entry) {
@@ -167,24 +152,6 @@ impl SharedCache for RedisCache {
         if let Some(name) = self.name(key).filter(|_| lags) {
             self.enqueue(Write::Raise(name, from, to));
         }
-    }
-}
-
-async fn write_behind(link: Arc<Link>, mut queue: mpsc::Receiver<Write>) {
-    let (set, raise) = (Script::new(SET), Script::new(RAISE));
-    while let Some(write) = queue.recv().await {
-        let _: Option<i64> = match write {
-            Write::Set(name, at, value, _share) => {
-                let mut call = set.prepare_invoke();
-                call.key(&name).arg(value).arg(at.epoch).arg(at.lsn).arg(TTL_MS);
-                link.run(&name, async move |mut c| call.invoke_async(&mut c).await).await
-            }
-            Write::Raise(name, from, to) => {
-                let mut call = raise.prepare_invoke();
-                call.key(&name).arg(head(from).as_slice()).arg(head(to).as_slice()).arg(TTL_MS);
-                link.run(&name, async move |mut c| call.invoke_async(&mut c).await).await
-            }
-        };
     }
 }
 

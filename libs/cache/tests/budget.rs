@@ -85,7 +85,7 @@ fn a_full_cache_takes_its_budget() {
     assert!((0..20_000).all(|n| small.fill(mixed(n).0, at(1), &mixed(n).1).is_some()));
     let cache = cache(BUDGET);
     let before = resident();
-    for n in 0..1_500_000 {
+    for n in 0..700_000 {
         let (key, entry) = mixed(n);
         cache.fill(key, at(1), &entry);
         // What is asked for again stays, so that what comes is not all refused.
@@ -97,11 +97,12 @@ fn a_full_cache_takes_its_budget() {
     let full = grown(before);
     println!("filled: {:?} of {BUDGET}, {full:.3} of the budget resident", cache.holdings());
     assert!(cache.holdings().bytes <= BUDGET && cache.holdings().bytes > BUDGET * 9 / 10, "{:?}", cache.holdings());
-    assert!((0.7..=1.45).contains(&full), "{full:.3}");
+    assert!((0.7..=1.3).contains(&full), "{full:.3}");
 
-    // Values that change their sizes leave holes, and replaced ones wait to be freed.
-    for lsn in 2..400_000 {
-        let n = lsn * 7 % 1_500_000;
+    // What was kept first left holes between what is kept now: see docs/adr/0011.
+    // Values that change their sizes leave more, and replaced ones wait to be freed.
+    for lsn in 2..150_000 {
+        let n = lsn * 7 % 700_000;
         let kind = ChangeKind::Object(id(n), Some(Bytes::from(vec![1; 20 + (lsn * 31 % 900) as usize])));
         cache.apply_stream(at(lsn - 1), &[Change { position: at(lsn), shard: ShardId(0), kind }]).ok();
         cache.fill(mixed(n + 7).0, at(lsn), &mixed(n + 7).1);
@@ -109,7 +110,7 @@ fn a_full_cache_takes_its_budget() {
     let churned = grown(before);
     println!("churned: {:?}, {churned:.3} of the budget resident", cache.holdings());
     assert!(cache.holdings().bytes <= BUDGET);
-    assert!(churned <= 1.5, "{churned:.3}");
+    assert!(churned <= 1.3, "{churned:.3}");
 
     cache.start(at(1));
     assert_eq!(cache.holdings().entries, 0);

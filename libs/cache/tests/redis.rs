@@ -119,7 +119,7 @@ async fn followers_share_values_and_believe_them_only_as_far_as_their_memory_goe
     let third = follower(&redis.url(), 15, 30);
     warm(&redis, &third, 2_000).await;
     let kind = ChangeKind::Object(id(n), None);
-    third.reader.apply_write(&[Change { position: at(25), shard: ShardId(0), kind }]);
+    third.reader.memory().apply(&Change { position: at(25), shard: ShardId(0), kind });
     assert_eq!(third.get(n).await.value, Some(value(id(n), at(30))));
     let late = follower(&redis.url(), 35, 40);
     warm(&redis, &late, 3_000).await;

@@ -44,6 +44,8 @@ impl Server {
         match self {
             Self::One(client) => {
                 let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN));
+                // Commands have a timer here already.
+                let config = config.set_response_timeout(None);
                 client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
             }
             Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
@@ -110,6 +112,10 @@ impl Link {
 
     pub fn is_up(&self) -> bool {
         self.connection.read().is_some()
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        matches!(*self.connection.read(), Some(Connection::Cluster(_)))
     }
 
     fn now_ms(&self) -> u64 {
