@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tao_model::mutation::{Rule, is_off};
-use tao_model::{Change, Placement, ShardId, Write};
+use tao_model::{Change, Placement, ShardId, ShardSet, Write};
 use tao_proto::convert;
 
 use crate::backend::{Base, LogRow, Rows, Session, Wanted, WriteBack};
@@ -12,7 +12,7 @@ use crate::intents::Delivered;
 use crate::jobs::{Done, Job, Queued};
 use crate::shards::Demand;
 
-/// Writes in one commit.
+/// Writes in one commit, those of atomic batches each: one that takes long holds the others up.
 pub(crate) const MAX_BATCH: usize = 1_024;
 /// About how many bytes of data one commit takes, so that its message stays well below what a stream carries.
 pub(crate) const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
@@ -37,7 +37,6 @@ pub(crate) struct Draft {
     pub session: Option<Box<dyn Session>>,
     pub back: WriteBack,
     pub changes: Vec<Change>,
-    bytes: usize,
     rows: Rows,
     now_ms: u64,
 }
@@ -63,18 +62,13 @@ impl Draft {
         self.jobs.is_empty()
     }
 
-    /// Whether a job may join this draft and these jobs, which are about to.
-    pub fn has_room(&self, joining: &[Queued], (job, size): &Queued) -> bool {
-        let (count, bytes) = (self.jobs.len() + joining.len(), joining.iter().map(|(_, size)| size).sum::<usize>());
-        let fits = count < MAX_BATCH && (count == 0 || self.bytes + bytes + size <= MAX_BATCH_BYTES);
-        // One statement deletes the intents of one neighbour.
-        let others = || {
-            self.jobs.iter().chain(joining).filter_map(|(job, _)| match job {
-                Job::Delivered(delivered, _) => Some(&delivered.shards),
-                Job::Write(..) | Job::Allocate(..) => None,
-            })
-        };
-        fits && !matches!(job, Job::Delivered(delivered, _) if others().any(|shards| *shards != delivered.shards))
+    /// What may still join.
+    pub fn room(&self) -> Room {
+        let mut room = Room::default();
+        for queued in &self.jobs {
+            room.add(queued);
+        }
+        room
     }
 
     /// What jobs need that are to join.
@@ -154,7 +148,6 @@ impl Draft {
         (self.rows, self.back, self.changes) = (rows, back, changes);
         lasting.remember(&self.back);
         self.now_ms = now_ms;
-        self.bytes += jobs.iter().map(|(_, size)| size).sum::<usize>();
         self.jobs.extend(jobs);
     }
 
@@ -172,6 +165,39 @@ impl Draft {
             for change in self.done.iter_mut().flat_map(Done::changes) {
                 change.position = last;
             }
+        }
+    }
+}
+
+/// How much of a commit is taken.
+#[derive(Default)]
+pub(crate) struct Room {
+    writes: usize,
+    bytes: usize,
+    /// Whose intents it deletes: one statement deletes those of one neighbour.
+    delivered: Option<ShardSet>,
+}
+
+impl Room {
+    /// Takes a job in, if it fits; the first always does.
+    pub fn admits(&mut self, queued: &Queued) -> bool {
+        let fits = self.writes == 0
+            || (self.writes + queued.0.writes() <= MAX_BATCH && self.bytes + queued.1 <= MAX_BATCH_BYTES);
+        let is_others = match (&queued.0, &self.delivered) {
+            (Job::Delivered(delivered, _), Some(shards)) => *shards != delivered.shards,
+            (Job::Delivered(..), None) | (Job::Write(..) | Job::Allocate(..), _) => false,
+        };
+        if fits && !is_others {
+            self.add(queued);
+        }
+        fits && !is_others
+    }
+
+    fn add(&mut self, (job, size): &Queued) {
+        self.writes += job.writes();
+        self.bytes += size;
+        if let Job::Delivered(delivered, _) = job {
+            self.delivered = Some(delivered.shards.clone());
         }
     }
 }

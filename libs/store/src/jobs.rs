@@ -63,6 +63,15 @@ impl Job {
         }
     }
 
+    /// How many writes it is.
+    pub fn writes(&self) -> usize {
+        match self {
+            Self::Write(Write::Batch(batch), ..) => batch.writes.len().max(1),
+            Self::Write(Write::Intents { intents, .. }, ..) => intents.len().max(1),
+            Self::Write(..) | Self::Allocate(..) | Self::Delivered(..) => 1,
+        }
+    }
+
     /// About how many bytes of data it writes.
     pub fn bytes(&self) -> usize {
         match self {

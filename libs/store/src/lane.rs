@@ -125,14 +125,15 @@ impl Lane {
 
     /// The jobs that may join a draft; those that are late are told so.
     fn take(&self, draft: &Draft, queue: &mut VecDeque<Queued>) -> Vec<Queued> {
-        let mut joining = Vec::new();
+        let (mut joining, mut room) = (Vec::new(), draft.room());
         while let Some(next) = queue.pop_front() {
-            if !next.0.is_late() && !draft.has_room(&joining, &next) {
+            let is_late = next.0.is_late();
+            if !is_late && !room.admits(&next) {
                 queue.push_front(next);
                 break;
             }
             self.queued_bytes.fetch_sub(next.1, Ordering::Relaxed);
-            if next.0.is_late() {
+            if is_late {
                 next.0.fail(Error::DeadlineExceeded { not_applied: true });
             } else {
                 joining.push(next);

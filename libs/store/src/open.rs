@@ -45,7 +45,7 @@ pub struct OpenOptions {
     pub layout: IdLayout,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
-    /// Connections to PostgreSQL, or readers of SQLite; at least 5.
+    /// Connections to PostgreSQL, or readers of SQLite; at least 6.
     pub max_connections: u32,
     /// The cluster that the database belongs to: a new one is made a part of it, and another's is refused. `None`: whatever the
     /// database says, and a new one gets a cluster of its own.

@@ -18,19 +18,19 @@ const HEAD: &str = "WITH h AS (UPDATE log_head SET lsn = ?::bigint, intents = co
      WHERE one = 1 AND epoch = ?::bigint AND lsn = ?::bigint AND commits = ?::bigint AND shards_version = ?::bigint RETURNING 1)";
 const LOG: &str = ", l AS (INSERT INTO change_log (epoch, first_lsn, last_lsn, committed_ms, payload) \
      SELECT ?::bigint, ?::bigint, ?::bigint, ?::bigint, ?::bytea WHERE EXISTS (SELECT FROM h))";
-const EDGES: &str = ", a AS (INSERT INTO assocs (id1, atype, id2, time, data) \
-     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u WHERE EXISTS (SELECT FROM h)), \
-     c AS (INSERT INTO assoc_counts (id1, atype, count, epoch, lsn) \
-     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[]) AS u WHERE EXISTS (SELECT FROM h)), \
-     cu AS (UPDATE assoc_counts c SET count = u.count, epoch = u.epoch, lsn = u.lsn \
+const NEW_EDGES: &str = ", a AS (INSERT INTO assocs (id1, atype, id2, time, data) \
+     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u WHERE EXISTS (SELECT FROM h))";
+const NEW_COUNTS: &str = ", c AS (INSERT INTO assoc_counts (id1, atype, count, epoch, lsn) \
+     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[]) AS u WHERE EXISTS (SELECT FROM h))";
+const COUNTS: &str = ", cu AS (UPDATE assoc_counts c SET count = u.count, epoch = u.epoch, lsn = u.lsn \
      FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[]) AS u(id1, atype, count, epoch, lsn) \
      WHERE c.id1 = u.id1 AND c.atype = u.atype AND EXISTS (SELECT FROM h))";
-const OBJECTS: &str = ", o AS (INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
-     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u WHERE EXISTS (SELECT FROM h)), \
-     ou AS (UPDATE objects o SET otype = u.otype, version = u.version, created_ms = u.created_ms, updated_ms = u.updated_ms, data = u.data \
+const NEW_OBJECTS: &str = ", o AS (INSERT INTO objects (id, otype, version, created_ms, updated_ms, data) \
+     SELECT u.* FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u WHERE EXISTS (SELECT FROM h))";
+const OBJECTS: &str = ", ou AS (UPDATE objects o SET otype = u.otype, version = u.version, created_ms = u.created_ms, updated_ms = u.updated_ms, data = u.data \
      FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u(id, otype, version, created_ms, updated_ms, data) \
-     WHERE o.id = u.id AND EXISTS (SELECT FROM h)), \
-     s AS (UPDATE shards s SET ids_until = u.until FROM UNNEST(?::int[], ?::bigint[]) AS u(shard, until) \
+     WHERE o.id = u.id AND EXISTS (SELECT FROM h))";
+const LEASES: &str = ", s AS (UPDATE shards s SET ids_until = u.until FROM UNNEST(?::int[], ?::bigint[]) AS u(shard, until) \
      WHERE s.shard = u.shard AND s.ids_until < u.until AND EXISTS (SELECT FROM h))";
 const OTHERS: &str = ", au AS (UPDATE assocs a SET time = u.time, data = u.data \
      FROM UNNEST(?::bigint[], ?::int[], ?::bigint[], ?::bigint[], ?::bytea[]) AS u(id1, atype, id2, time, data) \
@@ -50,18 +50,30 @@ const OTHERS: &str = ", au AS (UPDATE assocs a SET time = u.time, data = u.data 
 /// One row if the log stood there, none if it did not.
 const END: &str = " SELECT 1 FROM h";
 
-/// A statement for each choice of parts: few, so that all stay prepared.
-static TEXTS: [OnceLock<String>; 16] = [const { OnceLock::new() }; 16];
+/// A statement for each choice of parts. What is in none of a commit's rows is not in its statement: each part costs as much as a row.
+/// Large batches have the same parts nearly always, and so far fewer statements are in use than a connection keeps prepared.
+static TEXTS: [OnceLock<String>; 256] = [const { OnceLock::new() }; 256];
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// The statement that writes all of it.
 pub(super) fn statement(from: Base, write: &WriteBack) -> Statement<'_> {
-    let edges = Edges::of(write);
-    let has_objects = write.objects.values().any(Option::is_some) || !write.leases.is_empty();
-    let others = Others::of(write, &edges);
-    let parts =
-        [(write.log.is_some(), LOG), (edges.is_any(write), EDGES), (has_objects, OBJECTS), (others.is_some(), OTHERS)];
+    let puts = write.assocs.iter().filter_map(|(at, row)| Some((at, row.as_ref()?)));
+    let edges = Split::of(puts, |at| write.new.assocs.contains(at));
+    let counts = Split::of(write.counts.iter(), |list| write.new.counts.contains(list));
+    let puts = write.objects.iter().filter_map(|(id, row)| Some((id, row.as_ref()?)));
+    let objects = Split::of(puts, |id| write.new.objects.contains(id));
+    let others = Others::of(write, !edges.there.is_empty());
+    let parts = [
+        (write.log.is_some(), LOG),
+        (!edges.new.is_empty(), NEW_EDGES),
+        (!counts.new.is_empty(), NEW_COUNTS),
+        (!counts.there.is_empty(), COUNTS),
+        (!objects.new.is_empty(), NEW_OBJECTS),
+        (!objects.there.is_empty(), OBJECTS),
+        (!write.leases.is_empty(), LEASES),
+        (others.is_some(), OTHERS),
+    ];
     let mut query = query(super::text::text(&TEXTS, HEAD, &parts, END));
     let lsn = write.log.as_ref().map_or(from.head.lsn, |log| log.last.lsn);
     query = query.bind(lsn as i64).bind(write.intents_made().map(|number| number as i64));
@@ -70,15 +82,16 @@ pub(super) fn statement(from: Base, write: &WriteBack) -> Statement<'_> {
         query = query.bind(log.first.epoch as i64).bind(log.first.lsn as i64).bind(log.last.lsn as i64);
         query = query.bind(log.committed_ms as i64).bind(&*log.payload);
     }
-    if edges.is_any(write) {
+    if !edges.new.is_empty() {
         query = bind_assocs(query, &edges.new);
-        let (new, there): (Vec<_>, Vec<_>) = write.counts.iter().partition(|(list, _)| write.new.counts.contains(list));
-        query = bind_counts(bind_counts(query, &new), &there);
     }
-    if has_objects {
-        let puts = write.objects.iter().filter_map(|(id, row)| Some((id, row.as_ref()?)));
-        let (new, there): (Vec<_>, Vec<_>) = puts.partition(|(id, _)| write.new.objects.contains(id));
-        query = bind_objects(bind_objects(query, &new), &there);
+    for rows in [&counts.new, &counts.there].into_iter().filter(|rows| !rows.is_empty()) {
+        query = bind_counts(query, rows);
+    }
+    for rows in [&objects.new, &objects.there].into_iter().filter(|rows| !rows.is_empty()) {
+        query = bind_objects(query, rows);
+    }
+    if !write.leases.is_empty() {
         let shard: Vec<i32> = write.leases.keys().map(|s| s.0 as i32).collect();
         let until: Vec<i64> = write.leases.values().map(|u| *u as i64).collect();
         query = query.bind(shard).bind(until);
@@ -89,21 +102,16 @@ pub(super) fn statement(from: Base, write: &WriteBack) -> Statement<'_> {
     }
 }
 
-/// Edges that are put.
-struct Edges<'a> {
-    new: Vec<(&'a AssocRef, &'a AssocRow)>,
-    there: Vec<(&'a AssocRef, &'a AssocRow)>,
+/// Rows that are inserted, and rows that are updated.
+struct Split<'a, K, R> {
+    new: Vec<(&'a K, &'a R)>,
+    there: Vec<(&'a K, &'a R)>,
 }
 
-impl<'a> Edges<'a> {
-    fn of(write: &'a WriteBack) -> Self {
-        let puts = write.assocs.iter().filter_map(|(at, row)| Some((at, row.as_ref()?)));
-        let (new, there) = puts.partition(|(at, _)| write.new.assocs.contains(at));
+impl<'a, K, R> Split<'a, K, R> {
+    fn of(rows: impl Iterator<Item = (&'a K, &'a R)>, is_new: impl Fn(&K) -> bool) -> Self {
+        let (new, there) = rows.partition(|(key, _)| is_new(key));
         Self { new, there }
-    }
-
-    fn is_any(&self, write: &WriteBack) -> bool {
-        !self.new.is_empty() || !write.counts.is_empty()
     }
 }
 
@@ -114,10 +122,10 @@ struct Others<'a> {
 }
 
 impl<'a> Others<'a> {
-    fn of(write: &'a WriteBack, puts: &Edges<'_>) -> Option<Self> {
+    fn of(write: &'a WriteBack, are_edges_there: bool) -> Option<Self> {
         let edges: Vec<_> = write.assocs.iter().filter(|(_, row)| row.is_none()).map(|(at, _)| at).collect();
         let objects: Vec<_> = write.objects.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id.get()).collect();
-        let is_any = !puts.there.is_empty()
+        let is_any = are_edges_there
             || !edges.is_empty()
             || !objects.is_empty()
             || !write.outcomes.is_empty()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,8 +11,10 @@ use futures::stream::FuturesUnordered;
 use tao_client::v1::batch_item::Call;
 use tao_client::v1::batch_result::Result as BatchResult;
 use tao_client::v1::value::Kind;
+use tao_client::v1::write_batch_item::Write as BatchWrite;
 use tao_client::v1::{
-    AllocateIdsRequest, AssocAddRequest, AssocCountRequest, BatchItem, BatchRequest, ItemError, ObjectAddRequest, Value,
+    AllocateIdsRequest, AssocAddRequest, AssocCountRequest, BatchItem, BatchRequest, ItemError, ObjectAddRequest,
+    Value, WriteBatchItem, WriteBatchRequest,
 };
 use tao_client::{ClientError, Session};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -167,6 +170,7 @@ impl Writer<'_> {
         let total = self.list.edges.len();
         let missing: Vec<_> = state.edges.missing(total, self.options.batch).collect();
         let progress = Mutex::new(Progress::new("edges", total, state.edges.covered()));
+        let singly = AtomicBool::new(false);
         let ids = state.ids.clone();
         let add = async |span: Range<usize>| {
             let calls = self.list.edges[span.clone()].iter().map(|(a, b, time)| {
@@ -182,7 +186,11 @@ impl Writer<'_> {
                 let (a, b, time) = self.list.edges[span.start + item];
                 format!("the edge {} {} {time}", self.list.ids[a as usize], self.list.ids[b as usize])
             };
-            self.batch(&progress, calls.collect(), what, |_| false).await
+            let calls: Vec<Call> = calls.collect();
+            if self.at_once(&calls, &singly).await {
+                return Ok(());
+            }
+            self.batch(&progress, calls, what, |_| false).await
         };
         let ended =
             self.run((&progress, state, Instant::now()), missing, add, |state, span, ()| state.wrote(span)).await?;
@@ -247,6 +255,27 @@ impl Writer<'_> {
             Some(failure) => Err(failure),
             None if stopped || waiting.len() > 0 => Ok(Ended::Interrupted),
             None => Ok(Ended::Complete),
+        }
+    }
+
+    /// Writes edges as one atomic batch, which is one message a tier and one write: several times as quick as edge by edge. Says
+    /// whether they are all written, both directions; if not, they are to be written singly, which is patient, and names the one that
+    /// can't be.
+    async fn at_once(&self, calls: &[Call], singly: &AtomicBool) -> bool {
+        if singly.load(Ordering::Relaxed) {
+            return false;
+        }
+        let edges = calls.iter().filter_map(|call| match call {
+            Call::AssocAdd(add) => Some(WriteBatchItem { write: Some(BatchWrite::AssocAdd(add.clone())) }),
+            _ => None,
+        });
+        match self.session.write_batch(WriteBatchRequest { writes: edges.collect(), ..Default::default() }).await {
+            Ok(answer) => {
+                // Of several databases, all but one are written by way of the first: singly each is written where it lies.
+                singly.fetch_or(answer.pending, Ordering::Relaxed);
+                !answer.pending && answer.results.len() == calls.len()
+            }
+            Err(_) => false,
         }
     }
 

@@ -119,6 +119,20 @@ async fn a_graph_is_loaded_in_batches_side_by_side() {
 }
 
 #[tokio::test]
+async fn edges_that_can_be_written_at_once_are_and_the_others_singly() {
+    let store = Store::new(1, |_| Fault::None);
+    store.graph().at_once = Some(0);
+    let load = Load::random(2, &["--batch", "20", "--concurrency", "4"]);
+    let report = load.run(&store.serve(), &[]).await.unwrap();
+    load.check(&store);
+    let graph = store.graph();
+    let spans = report.edges.0.div_ceil(20);
+    assert_eq!((report.ended, graph.at_once), (Ended::Complete, Some(spans)));
+    // The ids, the objects, and every other batch of edges.
+    assert_eq!(graph.calls, 90_usize.div_ceil(16) + 90_usize.div_ceil(20) + spans / 2);
+}
+
+#[tokio::test]
 async fn pairs_are_one_edge_whatever_their_order_where_that_is_asked_for() {
     let store = Store::new(1, |_| Fault::None);
     let load = Load::new("1 2 5\n2 1 9\n2 3 1\n".to_owned(), &["--undirected"]);
