@@ -17,7 +17,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, [&root])?;
 
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().build_server(true).bytes(".").btree_map(".").compile_fds(descriptors.clone())?;
+    let mut builder = tonic_prost_build::configure().build_server(true).bytes(".").btree_map(".");
+    // A call of a pipeline is moved some times on its way: reads are small, and the others are kept apart.
+    for call in [
+        "object_add",
+        "object_update",
+        "object_upsert",
+        "object_delete",
+        "assoc_add",
+        "assoc_delete",
+        "assoc_change_type",
+        "write_batch",
+        "batch",
+        "allocate_ids",
+    ] {
+        builder = builder.boxed(format!(".tao.v1.PipelineCall.call.{call}"));
+    }
+    builder.compile_fds(descriptors.clone())?;
 
     let server = out.join("server");
     std::fs::create_dir_all(&server)?;

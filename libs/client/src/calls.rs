@@ -54,7 +54,7 @@ macro_rules! session {
                 }
             }
             fn into_call(self) -> Call {
-                Call::$kind(self)
+                Call::$kind(self.into())
             }
             fn make_repeatable(&mut self, generate_keys: bool) -> bool {
                 let repeatable: fn(&mut Self, bool) -> bool = $repeatable;

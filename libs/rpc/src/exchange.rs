@@ -33,8 +33,9 @@ pub trait Dialect: Send + 'static {
     /// What the future of a call ends with.
     type Answer: Send + 'static;
 
-    /// Takes a message apart: its calls in their order, and the numbers of those that are given up.
-    fn open(&mut self, request: Self::Request) -> (Vec<Self::Call>, Vec<u64>);
+    /// Takes a message apart: appends its calls, in their order and with when they arrived, and gives the numbers of those that are
+    /// given up.
+    fn open(&mut self, request: Self::Request, arrived: Instant, calls: &mut Backlog<Self::Call>) -> Vec<u64>;
 
     /// The number of a call.
     fn seq(call: &Self::Call) -> u64;
@@ -57,6 +58,9 @@ pub trait Dialect: Send + 'static {
     /// The next message, of what is to be sent.
     fn message(&mut self, draining: bool) -> Self::Response;
 }
+
+/// Calls that were read and not begun, and when they arrived.
+pub type Backlog<C> = VecDeque<(C, Instant)>;
 
 /// A call that was not answered at once.
 pub struct Waiting<A> {
@@ -90,8 +94,8 @@ pub struct Exchange<D: Dialect> {
     limits: Arc<ServerLimits>,
     /// Gone when the caller has ended its half.
     requests: Option<Streaming<D::Request>>,
-    /// Calls that were read and not begun, while too many are under way.
-    backlog: VecDeque<(D::Call, Instant)>,
+    /// While too many are under way.
+    backlog: Backlog<D::Call>,
     running: FuturesUnordered<Abortable<Running<D::Answer>>>,
     /// By `seq`, of those running.
     handles: HashMap<u64, AbortHandle, foldhash::fast::RandomState>,
@@ -130,10 +134,7 @@ impl<D: Dialect> Exchange<D> {
 
     /// Takes a message: gives up what is cancelled, queues what is new.
     fn read(&mut self, request: D::Request) {
-        let now = Instant::now();
-        let (calls, cancels) = self.dialect.open(request);
-        self.backlog.extend(calls.into_iter().map(|call| (call, now)));
-        for seq in cancels {
+        for seq in self.dialect.open(request, Instant::now(), &mut self.backlog) {
             match self.handles.remove(&seq) {
                 // The set of running calls drops the future when it sees the abort, in this same poll.
                 Some(handle) => handle.abort(),

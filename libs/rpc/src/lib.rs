@@ -25,7 +25,7 @@ pub use client::{LinkClient, LinkOptions, TierClient};
 pub use connect::{AddressError, BoxIo, Connect, Io, TcpConnect, parse_address};
 pub use context::DeadlineLimits;
 pub use drain::Drain;
-pub use exchange::{Dialect, Ended, Exchange, Waiting};
+pub use exchange::{Backlog, Dialect, Ended, Exchange, Waiting};
 pub use group::TierGroup;
 pub use line::Requests;
 pub use server::{ServerLimits, TierHandler, TierServer, tier_server};

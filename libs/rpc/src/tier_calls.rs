@@ -10,7 +10,7 @@ use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
 use tokio::time::Instant;
 
 use crate::call::{self, TierReply};
-use crate::exchange::{Dialect, Ended, Waiting};
+use crate::exchange::{Backlog, Dialect, Ended, Waiting};
 use crate::server::{MAX_MESSAGE, ServerMetrics, TierHandler};
 
 /// Answers that travel in one message at most.
@@ -55,10 +55,11 @@ impl<H: TierHandler> Dialect for TierCalls<H> {
     type Call = Call;
     type Answer = Result<TierReply>;
 
-    fn open(&mut self, request: ExchangeRequest) -> (Vec<Call>, Vec<u64>) {
+    fn open(&mut self, request: ExchangeRequest, arrived: Instant, calls: &mut Backlog<Call>) -> Vec<u64> {
         self.metrics.messages.increment(1);
         self.metrics.cancelled.increment(request.cancels.len() as u64);
-        (request.calls, request.cancels)
+        calls.extend(request.calls.into_iter().map(|call| (call, arrived)));
+        request.cancels
     }
 
     fn seq(call: &Call) -> u64 {

@@ -12,7 +12,7 @@ use tao_model::{Error, Result, Token, Violations};
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineCall, PipelineRequest};
 use tao_proto::{Answer, error};
-use tao_rpc::{CallContext, DeadlineLimits, Dialect, Ended, Waiting};
+use tao_rpc::{Backlog, CallContext, DeadlineLimits, Dialect, Ended, Waiting};
 use tao_runtime::trace;
 use tokio::time::Instant;
 use tonic::Code;
@@ -35,7 +35,7 @@ pub struct PipedCall {
     call: PipelineCall,
     given: Given,
     /// Why it is refused before it is looked at.
-    refused: Option<Error>,
+    refused: Option<Box<Error>>,
 }
 
 /// A call's end: the number of its answer's field, the answer, and a token of what it has seen.
@@ -74,14 +74,14 @@ impl Pipeline {
         let mut refused = None;
         let mut given = None;
         if place >= MAX_IN_MESSAGE {
-            refused = Some(Error::invalid("calls", format!("at most {MAX_IN_MESSAGE} in one message")));
+            refused = Some(Error::invalid("calls", format!("at most {MAX_IN_MESSAGE} in one message")).into());
         } else if call.session > 0 {
             match self.tokens.get(call.session as usize - 1) {
                 Some((_, token)) => given.clone_from(token),
                 None => {
                     let rule =
                         format!("{} is no place in session_tokens, which has {}", call.session, self.tokens.len());
-                    refused = Some(Error::invalid("session", rule));
+                    refused = Some(Error::invalid("session", rule).into());
                 }
             }
         }
@@ -129,10 +129,11 @@ impl Dialect for Pipeline {
     type Call = PipedCall;
     type Answer = Piped;
 
-    fn open(&mut self, request: PipelineRequest) -> (Vec<PipedCall>, Vec<u64>) {
+    fn open(&mut self, request: PipelineRequest, arrived: Instant, calls: &mut Backlog<PipedCall>) -> Vec<u64> {
         self.take_tokens(request.session_tokens);
-        let calls = request.calls.into_iter().enumerate();
-        (calls.map(|(place, call)| self.piped(place, call)).collect(), request.cancels)
+        let new = request.calls.into_iter().enumerate();
+        calls.extend(new.map(|(place, call)| (self.piped(place, call), arrived)));
+        request.cancels
     }
 
     fn seq(call: &PipedCall) -> u64 {

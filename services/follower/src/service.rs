@@ -102,14 +102,16 @@ impl Graph {
     }
 }
 
-/// Completes an answer, or an error, with the session's token: in the message and as metadata.
+/// Completes an answer, or an error, with the session's token: in the message, and as metadata where there is no message, or where
+/// the request had it there. (A header that is another each time costs both sides about a tenth of a hit.)
 fn respond(session: Session, result: Result<Answer>, seen: impl IntoIterator<Item = Seen>) -> Answered {
+    let by_metadata = session.is_by_metadata() || result.is_err();
     let token = session.token_with(seen);
     let mut answered = match result {
         Ok(answer) => Ok(Response::new(answers::with_token(answer, &token))),
         Err(error) => Err(error::to_status(&error)),
     };
-    if let Ok(mut header) = MetadataValue::try_from(&token) {
+    if by_metadata && let Ok(mut header) = MetadataValue::try_from(&token) {
         // Each is another: not worth a place in the connection's table of headers, on either side.
         header.set_sensitive(true);
         let metadata = match &mut answered {

@@ -22,6 +22,8 @@ pub struct Session {
     floored: bool,
     /// Of a write; empty when the caller gave none.
     pub idempotency_key: String,
+    /// Whether its token travels in metadata.
+    by_metadata: bool,
 }
 
 impl Session {
@@ -59,7 +61,9 @@ impl Session {
                 }
             }
         }
-        Self::new(map, None, &options, violations)
+        let mut session = Self::new(map, None, &options, violations)?;
+        session.by_metadata = metadata.contains_key(metadata::SESSION_TOKEN);
+        Ok(session)
     }
 
     /// Of a read in a pipeline, where `given` is the token that the call refers to.
@@ -105,6 +109,7 @@ impl Session {
         };
         let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
         let mut session = Self::new(map, None, &read, violations)?;
+        session.by_metadata = metadata.contains_key(metadata::SESSION_TOKEN);
         session.take_key(options, metadata, violations);
         Ok(session)
     }
@@ -175,7 +180,7 @@ impl Session {
             Consistency::Unspecified | Consistency::MinimizeLatency | Consistency::AtLeastAsFresh => Mode::Cached,
         };
         let floored = has_token && level != Consistency::MinimizeLatency;
-        Ok(Self { map: map.clone(), token, mode, floored, idempotency_key: String::new() })
+        Ok(Self { map: map.clone(), token, mode, floored, idempotency_key: String::new(), by_metadata: false })
     }
 
     fn take_key(&mut self, options: Option<&v1::WriteOptions>, metadata: &MetadataMap, violations: &mut Violations) {
@@ -211,6 +216,11 @@ impl Session {
     /// How fresh its reads are.
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether its caller looks for the token in metadata.
+    pub const fn is_by_metadata(&self) -> bool {
+        self.by_metadata
     }
 
     /// The cluster's shards and ids.

@@ -588,6 +588,12 @@ pub async fn consistency_levels(mut a: Graph, mut b: Graph) {
 pub async fn tokens_in_metadata(mut a: Graph, mut b: Graph) {
     let one = user(&mut a).await;
     let update = ObjectUpdateRequest { id: one, set: data([("n", int(1))]), ..Default::default() };
+    assert!(
+        !a.object_update(update.clone()).await.unwrap().metadata().contains_key("tao-session-token"),
+        "not asked for"
+    );
+    let mut update = Request::new(update);
+    update.metadata_mut().insert("tao-session-token", "".parse().unwrap());
     let response = a.object_update(update).await.unwrap();
     let token = response.metadata().get("tao-session-token").unwrap().clone();
     assert_eq!(token.to_str().unwrap(), response.into_inner().session_token);

@@ -10,9 +10,10 @@ use tao_model::Token;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tao_rig::check::Process;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::cluster::Cluster;
@@ -23,7 +24,14 @@ use crate::plan::FOLLOWER_PORT;
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Generated stubs.
-pub type Stub = GraphServiceClient<Channel>;
+pub type Stub = GraphServiceClient<InterceptedService<Channel, Intercept>>;
+type Intercept = fn(Request<()>) -> Result<Request<()>, Status>;
+
+/// Asks for the answer's token in metadata, where every kind of answer has it.
+fn with_metadata(mut request: Request<()>) -> Result<Request<()>, Status> {
+    request.metadata_mut().insert(SESSION_TOKEN, MetadataValue::from_static(""));
+    Ok(request)
+}
 
 /// Connections of one host to all followers.
 #[derive(Clone)]
@@ -104,7 +112,7 @@ impl Followers {
                 .keep_alive_timeout(Duration::from_millis(500))
                 .keep_alive_while_idle(true)
                 .connect_with_connector_lazy(connector);
-            GraphServiceClient::new(channel)
+            GraphServiceClient::with_interceptor(channel, with_metadata as Intercept)
         };
         Self { stubs: cluster.plan.followers.iter().map(stub).collect(), cluster: cluster.clone() }
     }

@@ -108,12 +108,13 @@ pub fn plain_read(call: &Call, door: &Door<'_>) -> Option<(ReadCall, bool)> {
     Some((read?, floors))
 }
 
+/// Reads are many, and small; what is large is kept apart.
 enum Task {
     Read(ReadCall),
-    Write(Write),
+    Write(Box<Write>),
     Objects(Vec<tao_model::ObjectId>),
     Batch(Vec<BatchItem>),
-    WriteBatch(BatchCall),
+    WriteBatch(Box<BatchCall>),
     Allocate(usize, Option<ShardId>),
 }
 
@@ -153,21 +154,23 @@ impl Prepared {
             Call::AssocRange(r) => reads!(r, door.assoc_range(&r, v).map(Task::Read)),
             Call::AssocTimeRange(r) => reads!(r, door.assoc_time_range(&r, v).map(Task::Read)),
             Call::ObjectMultiGet(r) => reads!(r, Some(Task::Objects(door.object_multi_get(&r, v)))),
-            Call::ObjectAdd(r) => writes!(r, door.object_add(r, v).map(Task::Write)),
-            Call::ObjectUpdate(r) => writes!(r, door.object_update(r, v).map(Task::Write)),
-            Call::ObjectUpsert(r) => writes!(r, door.object_upsert(r, v).map(Task::Write)),
-            Call::ObjectDelete(r) => writes!(r, door.object_delete(&r, v).map(Task::Write)),
-            Call::AssocAdd(r) => writes!(r, door.assoc_add(r, v).map(Task::Write)),
-            Call::AssocDelete(r) => writes!(r, door.assoc_delete(&r, v).map(Task::Write)),
-            Call::AssocChangeType(r) => writes!(r, door.assoc_change_type(&r, v).map(Task::Write)),
+            Call::ObjectAdd(r) => writes!(r, door.object_add(*r, v).map(|write| Task::Write(write.into()))),
+            Call::ObjectUpdate(r) => writes!(r, door.object_update(*r, v).map(|write| Task::Write(write.into()))),
+            Call::ObjectUpsert(r) => writes!(r, door.object_upsert(*r, v).map(|write| Task::Write(write.into()))),
+            Call::ObjectDelete(r) => writes!(r, door.object_delete(&r, v).map(|write| Task::Write(write.into()))),
+            Call::AssocAdd(r) => writes!(r, door.assoc_add(*r, v).map(|write| Task::Write(write.into()))),
+            Call::AssocDelete(r) => writes!(r, door.assoc_delete(&r, v).map(|write| Task::Write(write.into()))),
+            Call::AssocChangeType(r) => {
+                writes!(r, door.assoc_change_type(&r, v).map(|write| Task::Write(write.into())))
+            }
             Call::Batch(r) => {
                 validate::batch_size(r.items.len(), v);
                 reads!(r, Some(Task::Batch(r.items)))
             }
             Call::WriteBatch(r) => {
                 let session = Session::of_piped_write(map, given, r.options.as_ref(), v)?;
-                let batch = door.write_batch(r, &session, v);
-                (session, batch.map(Task::WriteBatch))
+                let batch = door.write_batch(*r, &session, v);
+                (session, batch.map(|batch| Task::WriteBatch(batch.into())))
             }
             Call::AllocateIds(r) => {
                 let task = Task::Allocate(validate::id_count(r.count, v), door.placement(r.placement.as_ref(), v));
@@ -190,10 +193,10 @@ impl Prepared {
         let Self { field, session, task } = self;
         let (executed, session) = match task {
             Task::Read(call) => (executor.run_read(call, &session, &context).await, session),
-            Task::Write(write) => (executor.run_write(write, &session, &context).await, session),
+            Task::Write(write) => (executor.run_write(*write, &session, &context).await, session),
             Task::Objects(ids) => (executor.objects(&ids, &session, &context).await, session),
             Task::Batch(items) => executor.batch(items, session, &context).await,
-            Task::WriteBatch(batch) => (executor.write_batch(batch, &session, &context).await, session),
+            Task::WriteBatch(batch) => (executor.write_batch(*batch, &session, &context).await, session),
             Task::Allocate(count, shard) => (executor.allocate(count, shard, &session, &context).await, session),
         };
         let Executed { result, seen } = executed;
