@@ -79,7 +79,7 @@ fn number(n: i64) -> BTreeMap<String, Value> {
 }
 
 fn user(n: i64) -> Call {
-    Call::ObjectAdd(ObjectAddRequest { r#type: "user".to_owned(), data: number(n), ..Default::default() })
+    Call::ObjectAdd(ObjectAddRequest { r#type: "user".to_owned(), data: number(n), ..Default::default() }.into())
 }
 
 fn get(id: i64) -> Call {
@@ -110,17 +110,18 @@ async fn every_call_is_answered_as_the_call_of_its_name() {
     let [ann, bob, cleo] = [0, 1, 2].map(|n| object(&added[n].0).id);
     let tokens = added.iter().map(|(_, token)| token.as_str()).collect::<Vec<_>>().join(",");
     let update = ObjectUpdateRequest { id: ann, set: number(7), ..Default::default() };
-    let (updated, _) = raw.one(Call::ObjectUpdate(update), &tokens).await;
+    let (updated, _) = raw.one(Call::ObjectUpdate(update.into()), &tokens).await;
     assert_eq!((object(&updated).version, object(&updated).data), (2, number(7)));
-    let allocated = raw.one(Call::AllocateIds(AllocateIdsRequest { count: 2, ..Default::default() }), "").await.0;
+    let allocated =
+        raw.one(Call::AllocateIds(AllocateIdsRequest { count: 2, ..Default::default() }.into()), "").await.0;
     let Answered::AllocateIds(AllocateIdsResponse { ids, session_token }) = allocated else { panic!("{allocated:?}") };
     assert!(ids.len() == 2 && session_token.is_empty());
     let upsert = ObjectUpsertRequest { id: ids[0], r#type: "user".to_owned(), ..Default::default() };
-    assert_eq!(object(&raw.one(Call::ObjectUpsert(upsert), "").await.0).id, ids[0]);
+    assert_eq!(object(&raw.one(Call::ObjectUpsert(upsert.into()), "").await.0).id, ids[0]);
 
     let follows = |id1, id2, time| {
         let time = Some(time);
-        Call::AssocAdd(AssocAddRequest { id1, r#type: "follows".to_owned(), id2, time, ..Default::default() })
+        Call::AssocAdd(AssocAddRequest { id1, r#type: "follows".to_owned(), id2, time, ..Default::default() }.into())
     };
     let edges = raw.ask(vec![follows(ann, bob, 10), follows(ann, cleo, 20), follows(bob, cleo, 30)], &[]).await;
     assert!(edges.iter().all(|(answer, _)| matches!(answer, Answered::AssocAdd(added) if added.created)), "{edges:?}");
@@ -172,7 +173,7 @@ async fn every_call_is_answered_as_the_call_of_its_name() {
     }
     let items =
         vec![BatchItem { call: Some(batch_item::Call::ObjectGet(ObjectGetRequest { id: bob, options: None })) }];
-    let batch = raw.one(Call::Batch(BatchRequest { items, options: None }), &token).await.0;
+    let batch = raw.one(Call::Batch(BatchRequest { items, options: None }.into()), &token).await.0;
     assert!(matches!(&batch, Answered::Batch(answer) if answer.results.len() == 1), "{batch:?}");
     let r#move = AssocChangeTypeRequest {
         id1: ann,
@@ -181,12 +182,13 @@ async fn every_call_is_answered_as_the_call_of_its_name() {
         new_type: "messaged".to_owned(),
         options: None,
     };
-    let (moved, token) = raw.one(Call::AssocChangeType(r#move), "").await;
+    let (moved, token) = raw.one(Call::AssocChangeType(r#move.into()), "").await;
     assert!(matches!(&moved, Answered::AssocChangeType(answer) if answer.count == 1), "{moved:?}");
     let delete = AssocDeleteRequest { id1: ann, r#type: "messaged".to_owned(), id2: bob, options: None };
-    let (gone, _) = raw.one(Call::AssocDelete(delete), &token).await;
+    let (gone, _) = raw.one(Call::AssocDelete(delete.into()), &token).await;
     assert!(matches!(&gone, Answered::AssocDelete(answer) if answer.deleted && answer.count == 0), "{gone:?}");
-    let (gone, token) = raw.one(Call::ObjectDelete(ObjectDeleteRequest { id: bob, ..Default::default() }), "").await;
+    let (gone, token) =
+        raw.one(Call::ObjectDelete(ObjectDeleteRequest { id: bob, ..Default::default() }.into()), "").await;
     assert!(matches!(&gone, Answered::ObjectDelete(answer) if answer.deleted), "{gone:?}");
     let (none, seen) = raw.one(get(bob), &token).await;
     assert_eq!((error(&none).reason.as_str(), error(&none).code), ("NOT_FOUND", Code::NotFound as i32));
