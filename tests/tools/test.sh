@@ -8,7 +8,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 # Built apart, so that a cold build shows its progress and the tests' time is their own.
-cargo build --workspace --tests "$@"
+cargo build --workspace --bins --tests "$@"
 built=$SECONDS
 
 status=0
