@@ -180,19 +180,18 @@ impl<A: Asking> LinkClient<A> {
         }
     }
 
-    /// The connection of this thread, or else the one whose turn it is; among those that are open.
+    /// The open connection whose turn it is, of this thread if there is one.
     fn line(&self) -> &Line<A> {
         let lines = &self.inner.lines;
         if let [line] = lines.as_slice() {
             return line;
         }
         let here = thread::current().id();
-        if let Some(line) = lines.iter().find(|line| line.lives_on(here) && line.is_open()) {
-            return line;
-        }
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % lines.len();
         let (ahead, behind) = lines.split_at(turn);
-        behind.iter().chain(ahead).find(|line| line.is_open()).unwrap_or(&lines[turn])
+        let mut open = behind.iter().chain(ahead).filter(|line| line.is_open());
+        let Some(first) = open.next() else { return &lines[turn] };
+        if first.lives_on(here) { first } else { open.find(|line| line.lives_on(here)).unwrap_or(first) }
     }
 }
 
