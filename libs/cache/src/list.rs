@@ -192,22 +192,28 @@ impl CachedList {
         let encoded = self.encoded();
         let room = encoded.len() + place.map_or(0, |(_, edge)| edge.len() + 8);
         let mut list = Builder { edges: Vec::with_capacity(room), ends: Vec::with_capacity(here + 1) };
-        for n in 0..=here {
-            if let Some((_, edge)) = place.filter(|(at, _)| *at == n) {
-                edges::push_edge(&mut list.edges, edge);
-                list.end_edge();
-            }
-            if n < here && Some(n) != removed {
-                list.edges.extend_from_slice(&encoded[self.field(n)]);
-                list.end_edge();
-            }
+        let (at, gone) = (place.map_or(here, |(at, _)| at), removed.unwrap_or(here));
+        list.copy(self, 0..at.min(gone));
+        list.copy(self, gone.saturating_add(1).min(at)..at);
+        if let Some((_, edge)) = place {
+            edges::push_edge(&mut list.edges, edge);
+            list.end_edge();
         }
+        list.copy(self, at..gone.max(at));
+        list.copy(self, gone.saturating_add(1).clamp(at, here)..here);
         list.finish(count)
     }
 
     /// Which of the edges that are here leads to `id2`.
     pub fn find(&self, id2: ObjectId) -> Option<usize> {
-        self.keys().position(|key| key.id2 == id2)
+        let (end, encoded) = (edges::encode_end(id2), self.encoded());
+        let mut start = 0;
+        (0..self.len()).find(|n| {
+            let next = self.end(n + 1);
+            let field = &encoded[start..next];
+            start = next;
+            edges::leads_to(field, &end)
+        })
     }
 }
 
@@ -242,6 +248,16 @@ struct Builder {
 impl Builder {
     fn end_edge(&mut self) {
         self.ends.push(self.edges.len() as u32);
+    }
+
+    /// Takes edges over from a list, all at once.
+    fn copy(&mut self, list: &CachedList, edges: Range<usize>) {
+        if edges.is_empty() {
+            return;
+        }
+        let (from, here) = (list.end(edges.start), self.edges.len());
+        self.ends.extend(edges.clone().map(|n| (list.end(n + 1) - from + here) as u32));
+        self.edges.extend_from_slice(&list.encoded()[from..list.end(edges.end)]);
     }
 
     /// Cuts what is too long: a list keeps its newest prefix.

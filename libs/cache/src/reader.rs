@@ -19,8 +19,9 @@ use crate::redis::{RedisCache, SharedCache};
 /// Edges that are fetched with a list at the least, so that its next readers find them.
 pub const MIN_FETCHED: usize = 64;
 
-/// Bytes of a list that is written to Redis with every write of it.
-const MAX_REFRESHED: usize = 16 * 1024;
+/// Bytes of a list that is written to Redis with every write of it: a longer one is written often, too, and costs more than its next
+/// reader saves.
+const MAX_REFRESHED: usize = 4 * 1024;
 
 /// The next tier.
 pub trait Upstream: Send + Sync + 'static {

@@ -103,6 +103,13 @@ pub fn field_key(mut field: &[u8]) -> Option<EdgeKey> {
     split_field(&mut field).and_then(edge_key)
 }
 
+/// Whether a field of an encoded list holds an edge that begins as [`encode_end`] encodes it: what leads elsewhere is not decoded.
+pub fn leads_to(field: &[u8], end: &[u8]) -> bool {
+    // The length begins behind the tag of one byte, and goes on while the highest bit is set.
+    let more = field.iter().skip(1).take_while(|byte| **byte >= 0x80).count();
+    field.get(2 + more..).is_some_and(|edge| edge.starts_with(end))
+}
+
 /// Takes the first field off: what it holds.
 fn split_field<'a>(list: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (tag, wire_type) = decode_key(list).ok()?;
@@ -139,11 +146,12 @@ mod tests {
     #[test]
     fn lists_are_the_bytes_of_the_answer_and_can_be_indexed() {
         let id = |n| ObjectId::new(n).unwrap();
-        let data = crate::data::encode(&[("k".to_owned(), tao_model::Value::Int64(1))].into());
+        let data =
+            |text: &str| crate::data::encode(&[("k".to_owned(), tao_model::Value::String(text.to_owned()))].into());
         let edges = [
-            Edge { id2: id(1 << 58), time: u32::MAX, data: data.clone() },
+            Edge { id2: id(1 << 58), time: u32::MAX, data: data(&"long".repeat(40)) },
             Edge { id2: id(9), time: 300, data: Bytes::new() },
-            Edge { id2: id(1), time: 0, data },
+            Edge { id2: id(1), time: 0, data: data("short") },
         ];
         let (list, n) = encode_list(&edges, usize::MAX);
         assert_eq!(n, 3);
@@ -157,6 +165,11 @@ mod tests {
             index.iter().map(|e| e.key.id2).collect::<Vec<_>>(),
             edges.iter().map(|e| e.id2).collect::<Vec<_>>()
         );
+        let field = |n: usize| &list[index[n].start as usize..index[n].end as usize];
+        for (n, edge) in edges.iter().enumerate() {
+            let found: Vec<_> = (0..3).filter(|m| leads_to(field(*m), &encode_end(edge.id2))).collect();
+            assert_eq!(found, [n]);
+        }
         let second = &index[1];
         let one = v1::AssocRangeResponse::decode(list.slice(second.start as usize..second.end as usize)).unwrap();
         assert_eq!(one.assocs, answer.assocs[1..2]);

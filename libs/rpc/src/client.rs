@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -52,8 +53,10 @@ pub struct LinkOptions {
     pub keepalive_timeout: Duration,
     /// Bytes that may be on their way on one stream; a connection gets four times as many.
     pub stream_window: u32,
-    /// The runtime that connections live on. Default: the one that the client is made on.
-    pub runtime: Option<Handle>,
+    /// The runtimes that connections live on, one by one; there is at least one connection on each. A call takes one that lives on its
+    /// caller's own thread, if there is such: then nobody has to be woken to send it, nor to hand its answer on. Default: the one that
+    /// the client is made on.
+    pub runtimes: Vec<Handle>,
 }
 
 impl Default for LinkOptions {
@@ -71,7 +74,7 @@ impl Default for LinkOptions {
             keepalive_interval: Duration::from_secs(3),
             keepalive_timeout: Duration::from_secs(4),
             stream_window: 2 * 1024 * 1024,
-            runtime: None,
+            runtimes: Vec::new(),
         }
     }
 }
@@ -102,6 +105,7 @@ impl<A: Asking> Clone for LinkClient<A> {
 struct Inner<A: Asking> {
     address: Uri,
     options: Arc<LinkOptions>,
+    /// Of change streams: the one that the client was made on, if there was one.
     runtime: Handle,
     lines: Vec<Arc<Line<A>>>,
     /// Whose turn it is.
@@ -114,16 +118,18 @@ impl<A: Asking> LinkClient<A> {
     /// on a tokio runtime, or be given one.
     pub fn new(address: &str, options: LinkOptions) -> Result<Self, AddressError> {
         let address = parse_address(address)?;
-        let runtime = options.runtime.clone().unwrap_or_else(Handle::current);
+        let runtimes = if options.runtimes.is_empty() { vec![Handle::current()] } else { options.runtimes.clone() };
         let closed = CancellationToken::new();
         let options = Arc::new(options);
         let peer = address.authority().map_or_else(|| address.to_string(), ToString::to_string);
-        let start = |_| {
+        let connections = options.connections.max(runtimes.len());
+        let start = |runtime: &Handle| {
             let line = Arc::new(Line::new(peer.clone(), options.clone()));
             runtime.spawn(Link::new(address.clone(), options.clone(), line.clone(), closed.clone()).run());
             line
         };
-        let lines = (0..options.connections.max(1)).map(start).collect();
+        let lines = runtimes.iter().cycle().take(connections).map(start).collect();
+        let runtime = Handle::try_current().unwrap_or_else(|_| runtimes[0].clone());
         let inner = Inner { address, options, runtime, lines, turn: AtomicUsize::new(0), _closed: closed.drop_guard() };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -174,15 +180,18 @@ impl<A: Asking> LinkClient<A> {
         }
     }
 
-    /// The connection whose turn it is, among those that are open.
+    /// The open connection whose turn it is, of this thread if there is one.
     fn line(&self) -> &Line<A> {
         let lines = &self.inner.lines;
         if let [line] = lines.as_slice() {
             return line;
         }
+        let here = thread::current().id();
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed) % lines.len();
         let (ahead, behind) = lines.split_at(turn);
-        behind.iter().chain(ahead).find(|line| line.is_open()).unwrap_or(&lines[turn])
+        let mut open = behind.iter().chain(ahead).filter(|line| line.is_open());
+        let Some(first) = open.next() else { return &lines[turn] };
+        if first.lives_on(here) { first } else { open.find(|line| line.lives_on(here)).unwrap_or(first) }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use futures::Stream;
@@ -23,6 +24,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub(crate) struct Line<A: Asking> {
     peer: String,
     options: Arc<LinkOptions>,
+    /// The thread of its connection, while that stays on one.
+    thread: OnceLock<ThreadId>,
     state: Mutex<State<A>>,
     /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
     closed: watch::Sender<Option<Closed>>,
@@ -114,7 +117,18 @@ impl<A: Asking> Drop for Ticket<'_, A> {
 impl<A: Asking> Line<A> {
     pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
         let closed = watch::Sender::new(Some(Closed::now("not connected yet")));
-        Self { peer, options, state: Mutex::new(State::new()), closed }
+        Self { peer, options, thread: OnceLock::new(), state: Mutex::new(State::new()), closed }
+    }
+
+    /// Its connection lives on this thread from now on.
+    pub(crate) fn settle(&self, thread: ThreadId) {
+        // The first stays: a connection is made once for good, and connects anew in the same place.
+        let _ = self.thread.set(thread);
+    }
+
+    /// Whether its connection lives on a thread.
+    pub(crate) fn lives_on(&self, thread: ThreadId) -> bool {
+        self.thread.get() == Some(&thread)
     }
 
     pub(crate) fn peer(&self) -> &str {

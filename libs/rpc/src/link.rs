@@ -1,10 +1,12 @@
 //! The task behind a link: connects, reads answers, connects again.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use http::Uri;
 use metrics::{Counter, counter};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -54,6 +56,9 @@ impl<A: Asking> Link<A> {
 
     /// Runs until the client is gone.
     pub(crate) async fn run(self) {
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            self.line.settle(thread::current().id());
+        }
         let mut backoff = Backoff::new();
         let mut number = 0;
         let closed = self.closed.clone();

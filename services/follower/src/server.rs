@@ -9,7 +9,7 @@ use tao_cache::{CacheOptions, MemoryCache, RedisCache, RedisError};
 use tao_model::limits::MAX_REQUEST;
 use tao_model::{Clock, Schema};
 use tao_proto::server::graph_service_server::GraphServiceServer;
-use tao_rpc::TierGroup;
+use tao_rpc::{LinkOptions, TierGroup};
 use tao_runtime::{Door, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
@@ -57,7 +57,9 @@ pub async fn run<L: Listener>(
     let topology = config.topology.clone();
     let gate = readiness.gate("follower's change stream");
     gate.not_ready(format!("waiting for a leader at {}", topology.leaders().join(", ")));
-    let leaders = Leaders::new(TierGroup::new(topology.leaders(), &config.link)?);
+    // Beside the connections of clients.
+    let link = LinkOptions { runtimes: workers.handles(), ..config.link };
+    let leaders = Leaders::new(TierGroup::new(topology.leaders(), &link)?);
     let mut logs = Vec::with_capacity(topology.logs().len());
     for place in topology.logs() {
         let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::select_all;
 use tao_cache::{CacheOptions, MemoryCache};
 use tao_model::Clock;
-use tao_rpc::{Drain, ServerLimits, TierGroup, tier_server};
+use tao_rpc::{Drain, LinkOptions, ServerLimits, TierGroup, tier_server};
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tao_stream::Ring;
 use tonic::service::Routes;
@@ -47,10 +47,12 @@ pub async fn run<L: Listener>(
     let limits = GateLimits { running: config.shard_concurrency, ..GateLimits::default() };
     let mut logs = Vec::with_capacity(topology.logs().len());
     let mut gates = Vec::with_capacity(topology.logs().len());
+    // Beside the connections of followers.
+    let link = LinkOptions { runtimes: workers.handles(), ..config.link };
     for (n, place) in topology.logs().iter().enumerate() {
         let gate = readiness.gate(format!("leader's change stream of log {}", place.id.0));
         gate.not_ready(format!("waiting for a storage shard of log {} at {}", place.id.0, place.servers.join(", ")));
-        let servers = TierGroup::new(&place.servers, &config.link)?;
+        let servers = TierGroup::new(&place.servers, &link)?;
         let memory = MemoryCache::new(CacheOptions {
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),

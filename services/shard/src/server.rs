@@ -7,6 +7,7 @@ use tao_model::{Clock, Schema};
 use tao_rpc::{Drain, ServerLimits, tier_server};
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tao_store::{OpenError, OpenOptions};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -57,7 +58,12 @@ pub async fn run<L: Listener>(
     options.ring_bytes = config.stream_bytes;
     options.log_retention = config.log_retention;
     options.new_epoch = config.new_epoch;
-    let store = tao_store::open(options).await?;
+    // Beside the connections of leaders.
+    let opening = tao_store::open(options);
+    let store = match workers.handles().first() {
+        Some(worker) => AbortOnDropHandle::new(worker.spawn(opening)).await.map_err(io::Error::other)??,
+        None => opening.await?,
+    };
     let intents = Dispatcher::new(store.clone(), config.topology, &config.link)?;
     let service = ShardService::new(store.clone(), intents.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))

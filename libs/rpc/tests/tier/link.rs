@@ -1,12 +1,14 @@
 //! The calling side, against a server that shows what it was sent.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use futures::future::join_all;
 use tao_model::Error;
 use tao_proto::internal::{EdgesRead, ExchangeResponse, Reply};
 use tao_rpc::{CallContext, LinkOptions, Op, TierClient};
+use tao_runtime::Workers;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -333,7 +335,7 @@ fn a_client_whose_runtime_has_ended_says_so() {
     let (server_runtime, client_runtime) = (runtime(), runtime());
     let mut server = server_runtime.block_on(RawServer::start());
     let options = LinkOptions {
-        runtime: Some(client_runtime.handle().clone()),
+        runtimes: vec![client_runtime.handle().clone()],
         connect_wait: Duration::from_millis(50),
         ..LinkOptions::default()
     };
@@ -354,4 +356,42 @@ fn a_client_whose_runtime_has_ended_says_so() {
         }
         assert!(client.subscribe(listener("me")).await.is_err());
     });
+}
+
+#[tokio::test]
+async fn a_call_takes_the_connection_of_its_thread() {
+    let mut server = RawServer::start().await;
+    let workers = Workers::new("links", NonZeroUsize::new(2)).unwrap();
+    let options = LinkOptions { runtimes: workers.handles(), ..LinkOptions::default() };
+    let client = TierClient::new(&server.address.to_string(), options).unwrap();
+    // Each connection answers with its own number.
+    for number in 1..=2 {
+        let mut stream = server.stream().await;
+        tokio::spawn(async move {
+            loop {
+                stream.calls().await.iter().for_each(|call| stream.answer(call.seq, number));
+            }
+        });
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut taken = Vec::new();
+        for worker in workers.handles() {
+            let client = client.clone();
+            let calling = worker.spawn(async move {
+                let mut taken = Vec::new();
+                for id in 0..4 {
+                    taken.extend(ids_in(client.call(&soon(), read(id)).await.unwrap()));
+                }
+                taken
+            });
+            taken.push(calling.await.unwrap());
+        }
+        taken.sort_unstable();
+        if taken == [[1; 4], [2; 4]] {
+            return;
+        }
+        // The second connection may not be open yet.
+        assert!(Instant::now() < until, "{taken:?}");
+    }
 }

@@ -155,7 +155,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     common: Common,
     tiers: impl FnOnce(Server) -> F,
 ) -> anyhow::Result<()> {
-    // What spans connections (stores, links between tiers, change streams) runs on this thread; connections on the workers.
+    // Change streams run on this thread; connections, and the links and stores that their calls go to, on the workers.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
     runtime.block_on(async {
