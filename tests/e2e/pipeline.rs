@@ -236,7 +236,8 @@ async fn what_is_wrong_with_one_call_is_said_of_it_and_the_others_go_on() {
     raw.send(PipelineRequest { calls, ..Default::default() });
     let got = raw.answers(1_030).await;
     assert_eq!(got.values().filter(|(answer, _)| matches!(answer, Answered::ObjectGet(_))).count(), 1_024);
-    let refused = got.values().filter_map(|(answer, _)| matches!(answer, Answered::Error(_)).then(|| error(answer)));
+    let refused =
+        got.values().filter(|(answer, _)| matches!(answer, Answered::Error(_))).map(|(answer, _)| error(answer));
     refused.for_each(|error| assert_eq!((fields(error)[0].0.as_str(), error.retryable), ("calls", false)));
     let late = PipelineCall { seq: 1, timeout_us: 1, call: Some(user(2)), ..Default::default() };
     raw.send(PipelineRequest { calls: vec![late], ..Default::default() });
