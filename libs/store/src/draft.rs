@@ -116,7 +116,10 @@ impl Draft {
     /// Computes what jobs do, in order, on top of all before them.
     pub async fn join(&mut self, part: Part, found: Rows, lasting: &mut Lasting) {
         let Part { jobs, known, short, now_ms, .. } = part;
-        self.rows.intents = self.before.as_ref().and_then(|b| b.back.intents_made()).unwrap_or(found.intents);
+        // Those of the draft are counted from what was there before its first: what was found later may not say.
+        if self.back.intents.is_empty() {
+            self.rows.intents = self.before.as_ref().and_then(|b| b.back.intents_made()).unwrap_or(found.intents);
+        }
         for rows in [found, known] {
             lasting.learn(&rows);
             self.rows.take_in(rows);

@@ -61,6 +61,8 @@ impl Pipeline {
         let read = |(place, text): (usize, String)| {
             if let Some((known, token)) = known.get(place)
                 && *known == text
+                // An error may be that no leader has been met yet.
+                && token.as_ref().is_some_and(|token| token.is_ok())
             {
                 return (text, token.clone());
             }

@@ -24,6 +24,9 @@ use crate::watch::Watches;
 /// After this a client's connection is ended politely, so that load spreads over followers that came later.
 const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
+/// Bytes that a pipeline puts around a request of the largest size: its number, tokens, cancels.
+const AROUND_A_REQUEST: usize = 64 * 1024;
+
 /// What is served beside health and reflection.
 const SERVICES: &[&str] = &["tao.v1.GraphService"];
 
@@ -77,7 +80,7 @@ pub async fn run<L: Listener>(
     let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
     let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
-        .max_decoding_message_size(MAX_REQUEST);
+        .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
     let routes = Routes::new(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     let door = Door::from(routes).direct(graph);

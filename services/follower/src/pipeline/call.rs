@@ -191,6 +191,7 @@ impl Prepared {
     /// Runs it.
     pub async fn run(self, executor: Arc<Executor>, context: CallContext) -> Piped {
         let Self { field, session, task } = self;
+        let is_batch = matches!(task, Task::Batch(_));
         let (executed, session) = match task {
             Task::Read(call) => (executor.run_read(call, &session, &context).await, session),
             Task::Write(write) => (executor.run_write(*write, &session, &context).await, session),
@@ -200,6 +201,8 @@ impl Prepared {
             Task::Allocate(count, shard) => (executor.allocate(count, shard, &session, &context).await, session),
         };
         let Executed { result, seen } = executed;
-        (field, result, session.token_of(seen))
+        // A batch's items may have brought tokens of their own, which its answer covers.
+        let token = if is_batch { session.token_with(seen) } else { session.token_of(seen) };
+        (field, result, token)
     }
 }

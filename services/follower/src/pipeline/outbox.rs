@@ -37,6 +37,7 @@ pub struct Sent {
 pub struct Outbox {
     bytes: Vec<u8>,
     tokens: Vec<(Option<Of>, String)>,
+    token_bytes: usize,
     /// The last token of a log by itself: most hits have the same.
     last: Option<(Of, String)>,
 }
@@ -67,8 +68,7 @@ impl Outbox {
         if at.is_of_log {
             self.last = Some((of, text.clone()));
         }
-        self.tokens.push((Some(of), text));
-        self.tokens.len() as u64
+        self.push_token(Some(of), text)
     }
 
     /// Place of a token; 0 when it is empty.
@@ -76,7 +76,12 @@ impl Outbox {
         if text.is_empty() {
             return 0;
         }
-        self.tokens.push((None, text));
+        self.push_token(None, text)
+    }
+
+    fn push_token(&mut self, of: Option<Of>, text: String) -> u64 {
+        self.token_bytes += text.len() + 4;
+        self.tokens.push((of, text));
         self.tokens.len() as u64
     }
 
@@ -121,7 +126,7 @@ impl Outbox {
 
     /// Whether what is here fills a message.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() >= FULL
+        self.bytes.len() + self.token_bytes >= FULL
     }
 
     /// Whether there is nothing to send.
@@ -135,6 +140,7 @@ impl Outbox {
         let next = Vec::with_capacity(self.bytes.len().min(FULL));
         let mut bytes = std::mem::replace(&mut self.bytes, next);
         put_int(DRAINING, u64::from(draining), &mut bytes);
+        self.token_bytes = 0;
         for (_, token) in self.tokens.drain(..) {
             put_field_head(SESSION_TOKENS, token.len(), &mut bytes);
             bytes.extend_from_slice(token.as_bytes());
