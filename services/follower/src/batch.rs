@@ -10,7 +10,7 @@ use tao_rpc::CallContext;
 use crate::answers;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
-use crate::validate::{Door, ReadCall};
+use crate::validate::{Door, ReadCall, taken};
 
 /// Items that run at once in a batch that reads lists: each answer may take 3 MiB before it is known whether it fits.
 const LISTS_AT_ONCE: usize = 16;
@@ -111,7 +111,5 @@ fn check(door: &Door<'_>, item: BatchItem, session: &Session) -> Result<Item> {
         Call::AssocRange(r) => read(door.assoc_range(&r, v), r.options.as_ref(), v),
         Call::AssocTimeRange(r) => read(door.assoc_time_range(&r, v), r.options.as_ref(), v),
     }?;
-    violations.check()?;
-    // A call that could not be taken over has left a violation.
-    item.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })
+    taken(item, violations)
 }

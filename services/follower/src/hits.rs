@@ -29,22 +29,14 @@ pub struct At {
     pub is_of_log: bool,
 }
 
-/// How a session reads, as far as hits care.
-#[derive(Clone, Copy)]
-pub struct Reading<'a> {
-    /// A floor, if there is one.
-    pub token: Option<&'a Token>,
-    /// Which values will do.
-    pub mode: Mode,
-}
-
 impl Executor {
-    /// Shows `see` the value, if memory has it and it will do. `None`: whatever the reason, the long way knows it.
+    /// Shows `see` the value, if memory has it at the token's floor or above, and caches will do. `None`: whatever the reason, the long
+    /// way knows it.
     pub fn hit<T>(
         &self,
         map: &ClusterMap,
         call: &ReadCall,
-        reading: Reading<'_>,
+        token: Option<&Token>,
         see: impl FnOnce(Found<'_>, At) -> T,
     ) -> Option<T> {
         let owner = match call {
@@ -57,12 +49,12 @@ impl Executor {
         let reader = self.reader(shard);
         // Before the value is looked at: what is then as fresh as this, is so since all of the log is.
         let applied = reader.memory().applied()?;
-        let floor = reading.token.map_or(Position::ZERO, |token| token.floor(shard, map.log_of(shard)));
+        let floor = token.map_or(Position::ZERO, |token| token.floor(shard, map.log_of(shard)));
         if floor != Position::ZERO && floor.epoch != applied.epoch {
             return None;
         }
         let at = |position| At { shard, position, is_of_log: position == applied };
-        let mode = reading.mode;
+        let mode = Mode::Cached;
         match call {
             ReadCall::Object(id) => reader.peek_object(*id, floor, mode, |o, fresh| see(Found::Object(o), at(fresh))),
             ReadCall::Count(list) => {

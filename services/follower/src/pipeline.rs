@@ -19,8 +19,8 @@ use tonic::Code;
 
 use crate::answers;
 use crate::execute::Executor;
-use crate::hits::{Found, Reading};
-use crate::validate::ReadCall;
+use crate::hits::Found;
+use crate::validate::{ReadCall, taken};
 use call::{Field, Prepared};
 use outbox::{Outbox, Sent};
 
@@ -94,9 +94,9 @@ impl Pipeline {
     fn hit(&mut self, seq: u64, field: Field, call: &Call, given: Option<&Token>) -> Option<Code> {
         let map = self.executor.map().ok()?;
         let (read, floors) = call::plain_read(call, &self.executor.door(map))?;
-        let reading = Reading { token: given.filter(|_| floors), mode: tao_cache::Mode::Cached };
+        let floor = given.filter(|_| floors);
         let (executor, outbox) = (&self.executor, &mut self.outbox);
-        executor.hit(map, &read, reading, |found, at| {
+        executor.hit(map, &read, floor, |found, at| {
             let session = outbox.session(map, at);
             match found {
                 Found::Object(Some(object)) => outbox.push_field(seq, session, field, object),
@@ -178,9 +178,7 @@ impl Dialect for Pipeline {
         let prepared = self.executor.map().and_then(|map| {
             let mut violations = Violations::default();
             let prepared = Prepared::new(&self.executor.door(map), map, given, call, &mut violations)?;
-            violations.check()?;
-            // A call that could not be taken over has left a violation.
-            prepared.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })
+            taken(prepared, violations)
         });
         match prepared {
             Ok(prepared) => {

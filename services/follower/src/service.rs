@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tao_cache::Mode;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
@@ -64,7 +65,11 @@ impl Graph {
 
     /// What memory has, if it will do.
     fn hit(&self, call: &ReadCall, session: &Session) -> Option<(Result<Answer>, At)> {
-        self.executor.hit(session.map(), call, session.reading()?, |found, at| (answers::found(call, found), at))
+        if session.mode() != Mode::Cached {
+            return None;
+        }
+        let floor = session.floor_token();
+        self.executor.hit(session.map(), call, floor, |found, at| (answers::found(call, found), at))
     }
 
     async fn write(
@@ -92,11 +97,7 @@ impl Graph {
                 CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
             let mut violations = Violations::default();
             let (session, call) = check(self.executor.map()?, &mut violations)?;
-            violations.check()?;
-            // A call that could not be taken over has left a violation.
-            let call =
-                call.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })?;
-            Ok((session, call, context))
+            Ok((session, validate::taken(call, violations)?, context))
         };
         prepare().map_err(|error: Error| error::to_status(&error))
     }

@@ -7,8 +7,6 @@ use tao_proto::{metadata, v1};
 use tao_topology::ClusterMap;
 use tonic::metadata::MetadataMap;
 
-use crate::hits::Reading;
-
 /// What a call has seen of the graph: it becomes part of the session's token.
 pub type Seen = (ShardId, Position);
 
@@ -208,9 +206,9 @@ impl Session {
         }
     }
 
-    /// What hits have to know, where a hit may do.
-    pub fn reading(&self) -> Option<Reading<'_>> {
-        (self.mode == Mode::Cached).then(|| Reading { token: self.floored.then_some(&self.token), mode: self.mode })
+    /// The token below which its reads must not fall, if it is one.
+    pub fn floor_token(&self) -> Option<&Token> {
+        self.floored.then_some(&self.token)
     }
 
     /// How fresh its reads are.

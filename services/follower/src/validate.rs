@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use tao_model::limits::{DEFAULT_LIMIT, MAX_BATCH, MAX_IDS, MAX_LIMIT, MAX_OFFSET, MAX_SHARD_KEY};
 use tao_model::{
-    AssocRef, Cursor, EdgeKey, EdgeTime, Error, IdLayout, ObjectId, ObjectUpdate, Placement, Schema, ShardId, TypeId,
-    Violations, Write,
+    AssocRef, Cursor, EdgeKey, EdgeTime, Error, IdLayout, ObjectId, ObjectUpdate, Placement, Result, Schema, ShardId,
+    TypeId, Violations, Write,
 };
 use tao_proto::{data, v1};
 
@@ -285,6 +285,12 @@ impl Door<'_> {
         let with_objects = request.with_objects;
         Some(ReadCall::Range(RangeCall { list: list?, from, times: Some(times?), limit, with_objects }))
     }
+}
+
+/// What was taken over of a request, unless it has left violations: it is nothing only then.
+pub fn taken<T>(call: Option<T>, violations: Violations) -> Result<T> {
+    violations.check()?;
+    call.ok_or_else(|| Error::Internal { what: "an invalid call without a violation".to_owned() })
 }
 
 /// How many ids an AllocateIds asks for.
