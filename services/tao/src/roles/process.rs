@@ -190,3 +190,25 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         result
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the manifests mount at /etc/tao.
+    #[test]
+    fn the_manifests_configuration_is_one_that_every_tier_takes() {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s");
+        for file in ["base/config/tao.toml", "overlays/test/tao.toml", "overlays/production/tao.toml"] {
+            let mut file: File = config::load(Some(&manifests.join(file))).unwrap_or_else(|e| panic!("{file}: {e}"));
+            std::mem::take(&mut file.shard).check().unwrap();
+            std::mem::take(&mut file.leader).check().unwrap();
+            std::mem::take(&mut file.follower).check().unwrap();
+            let server = file.server;
+            assert_eq!(server.schema.as_deref(), Some(Path::new("/etc/tao/schema.toml")));
+            assert!(server.log_format.unwrap().parse::<LogFormat>().is_ok());
+            assert!(server.admin_listen.unwrap().ip().is_unspecified(), "the kubelet asks from outside of the pod");
+        }
+        schema(Some(&manifests.join("base/config/schema.toml"))).unwrap();
+    }
+}
