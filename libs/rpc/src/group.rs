@@ -42,6 +42,11 @@ impl TierGroup {
         Ok(Self { members: Arc::new(Members::new(names, options, make)?) })
     }
 
+    /// What the servers go by, with commas between them: for people.
+    pub fn names(&self) -> String {
+        self.members.names().join(", ")
+    }
+
     /// How many servers there are now.
     pub fn len(&self) -> usize {
         self.members.now().entries.len()

@@ -91,6 +91,11 @@ impl<M: Send + Sync + 'static> Members<M> {
         Ok(Self { shared, _resolving: resolving })
     }
 
+    /// The names, as they were given.
+    pub fn names(&self) -> Vec<String> {
+        self.shared.names.lock().iter().map(|name| name.text.clone()).collect()
+    }
+
     /// Those that there are now; not to be held over an `await`.
     pub fn now(&self) -> Guard<Arc<List<M>>> {
         self.shared.list.load()
