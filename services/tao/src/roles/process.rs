@@ -158,7 +158,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     // Change streams run on this thread; connections, and the links and stores that their calls go to, on the workers.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let metrics = MetricsHandle::install();
         let telemetry = telemetry::init(&common.telemetry)?;
         let shutdown = Shutdown::on_signal().context("can't listen for signals")?;
@@ -188,7 +188,10 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         tracing::info!("stopped");
         drop(telemetry);
         result
-    })
+    });
+    // Everything has ended, but perhaps a question to a resolver that does not answer: it is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 #[cfg(test)]
