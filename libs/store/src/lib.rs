@@ -20,6 +20,7 @@ mod lane_tests;
 #[cfg(any(test, feature = "conformance"))]
 pub mod listener;
 mod memory;
+mod migrations;
 mod open;
 mod postgres;
 mod rows;
