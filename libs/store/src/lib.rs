@@ -28,8 +28,10 @@ mod shards;
 mod sqlite;
 mod store;
 mod undo;
+mod waiting;
 mod working;
 
 pub use memory::{Dump, Interference, MemoryDatabase, Snapshot};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};
+pub use waiting::open_when_reachable;

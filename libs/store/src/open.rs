@@ -86,7 +86,7 @@ impl OpenOptions {
 /// Why a store can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not an URL of a store.
+    /// Not an URL of a store: what it begins with, since the rest may hold a password.
     #[error("{0:?} is no store: use sqlite:FILE, postgres://USER@HOST/DATABASE or memory:")]
     Url(String),
     /// The database can't be reached or does not do as told.
@@ -167,7 +167,8 @@ pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
         open_postgres(&options, seen.clone()).await?
     } else {
-        return Err(OpenError::Url(options.url));
+        let scheme = options.url.split(':').next().unwrap_or_default();
+        return Err(OpenError::Url(scheme.to_owned()));
     };
     start(backend, info, seen, options).await
 }
