@@ -11,4 +11,5 @@ mod grpcurl;
 mod nodelay;
 mod pipeline;
 mod several;
+mod waiting;
 mod watch;
