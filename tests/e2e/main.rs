@@ -12,4 +12,5 @@ mod health;
 mod nodelay;
 mod pipeline;
 mod several;
+mod waiting;
 mod watch;

@@ -26,6 +26,11 @@ pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// A call's future is polled by the task of the stream that it came by: it stands still while its caller doesn't read, and is
 /// dropped when the caller gives up or goes away. Work that others wait for too must be spawned.
 pub trait TierHandler: Clone + Send + Sync + 'static {
+    /// Whether streams may begin now: one that is refused sends no calls, and its caller comes back.
+    fn admit(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Answers a call. It is polled once as soon as it arrives: what can be answered from memory should not yield.
     fn call(&self, context: CallContext, op: Op) -> impl Future<Output = Result<TierReply>> + Send;
 
@@ -98,6 +103,7 @@ impl<H: TierHandler> TierService for TierServer<H> {
         &self,
         request: Request<Streaming<internal::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
+        self.handler.admit().map_err(|e| peer_status::to_status(&e))?;
         let calls = TierCalls::new(self.handler.clone(), self.metrics.clone());
         Ok(Response::new(Exchange::new(calls, self.limits.clone(), &self.drain, request.into_inner())))
     }
@@ -106,6 +112,7 @@ impl<H: TierHandler> TierService for TierServer<H> {
         &self,
         request: Request<internal::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        self.handler.admit().map_err(|e| peer_status::to_status(&e))?;
         let events = self.handler.subscribe(request.into_inner()).await;
         let events = events.map_err(|e| peer_status::to_status(&e))?;
         let events = events.map(|event| event.map_err(|e| peer_status::to_status(&e)));

@@ -20,6 +20,7 @@ mod lane_tests;
 #[cfg(any(test, feature = "conformance"))]
 pub mod listener;
 mod memory;
+mod migrations;
 mod open;
 mod postgres;
 mod rows;
@@ -27,8 +28,10 @@ mod shards;
 mod sqlite;
 mod store;
 mod undo;
+mod waiting;
 mod working;
 
 pub use memory::{Dump, Interference, MemoryDatabase, Snapshot};
 pub use open::{OpenError, OpenOptions, open};
 pub use store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, StoredIntent, WriteContext};
+pub use waiting::open_when_reachable;

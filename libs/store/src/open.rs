@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, query};
+use sqlx::{Connection as _, PgConnection, Row as _, SqlitePool, query};
 use tao_model::{Clock, ClusterId, ClusterInfo, IdLayout, LogId, Schema, ShardSet, SystemClock};
 use tao_stream::Ring;
 
@@ -16,15 +16,13 @@ use crate::batch::Lasting;
 use crate::epoch::{Mark, NewEpoch, Seen};
 use crate::feed::Feed;
 use crate::memory::{MemoryBackend, MemoryDatabase};
+use crate::migrations::{self, COMPAT, MINIMUM};
 use crate::postgres::{Connector, PostgresBackend};
 use crate::rows::{self, Columns};
 use crate::shards::Shards;
 use crate::sqlite::SqliteBackend;
 use crate::store::Store;
 use crate::working::Working;
-
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
-static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const POSTGRES_CLUSTER: &str =
     "SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster";
@@ -88,7 +86,7 @@ impl OpenOptions {
 /// Why a store can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not an URL of a store.
+    /// Not an URL of a store: what it begins with, since the rest may hold a password.
     #[error("{0:?} is no store: use sqlite:FILE, postgres://USER@HOST/DATABASE or memory:")]
     Url(String),
     /// The database can't be reached or does not do as told.
@@ -97,9 +95,16 @@ pub enum OpenError {
     /// Its tables can't be brought to this version.
     #[error("the database's tables can't be migrated: {0}")]
     Migrate(MigrateError),
-    /// A later version of tao has been here.
-    #[error("the database has a newer schema (migration {0}) than this version of tao knows: upgrade tao")]
-    Newer(i64),
+    /// A later version of tao has taken away what this one needs.
+    #[error(
+        "the database serves schema version {minimum} and newer, and this tao is at {own}: run a newer tao, or put a copy of before the upgrade back (docs/upgrades.md)"
+    )]
+    Newer {
+        /// The oldest that may open it.
+        minimum: i64,
+        /// This program's.
+        own: i64,
+    },
     /// Too old.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
     OldPostgres(i64),
@@ -162,7 +167,8 @@ pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     } else if options.url.starts_with("postgres://") || options.url.starts_with("postgresql://") {
         open_postgres(&options, seen.clone()).await?
     } else {
-        return Err(OpenError::Url(options.url));
+        let scheme = options.url.split(':').next().unwrap_or_default();
+        return Err(OpenError::Url(scheme.to_owned()));
     };
     start(backend, info, seen, options).await
 }
@@ -234,14 +240,15 @@ async fn open_sqlite(options: &OpenOptions) -> Result<Opened, OpenError> {
     let pool = || SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(Duration::from_secs(5));
     let writer = pool().max_connections(1).connect_with(connect.clone()).await?;
     // Before anything is changed: it may be somebody else's.
-    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'cluster'";
-    let tables: i64 = query(sql).fetch_one(&writer).await?.try_get(0)?;
-    if tables > 0
+    if has_sqlite_table(&writer, "cluster").await?
         && let Some(row) = query(SQLITE_CLUSTER).fetch_optional(&writer).await?
     {
         check_cluster(options, &row, &query(SHARDS).fetch_all(&writer).await?)?;
     }
-    SQLITE.run(&writer).await.map_err(migrate_error)?;
+    if has_sqlite_table(&writer, COMPAT).await? {
+        migrations::check_minimum(&migrations::SQLITE, query(MINIMUM).fetch_one(&writer).await?.int(0)?)?;
+    }
+    migrations::SQLITE.run(&writer).await.map_err(OpenError::Migrate)?;
     let readers = pool().max_connections(options.max_connections).connect_with(connect.read_only(true)).await?;
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
     let new = NewDatabase::of(options);
@@ -268,6 +275,8 @@ async fn open_sqlite(options: &OpenOptions) -> Result<Opened, OpenError> {
         .execute(&mut *transaction)
         .await?;
     }
+    // A newer one may have come in between.
+    migrations::check_minimum(&migrations::SQLITE, query(MINIMUM).fetch_one(&mut *transaction).await?.int(0)?)?;
     let shards = query(SHARDS).fetch_all(&mut *transaction).await?;
     let info = check_cluster(options, &query(SQLITE_CLUSTER).fetch_one(&mut *transaction).await?, &shards)?;
     transaction.commit().await?;
@@ -277,25 +286,27 @@ async fn open_sqlite(options: &OpenOptions) -> Result<Opened, OpenError> {
 async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened, OpenError> {
     let connect: PgConnectOptions = options.url.parse()?;
     let connector = Connector::new(connect, options.patience, seen, options.clock.clone());
-    let pool = connector.one();
+    let mut connection = connector.plain().await?;
     let sql = "SELECT current_setting('server_version_num')::int";
-    let version: i32 = query(sql).fetch_one(&pool).await?.try_get(0)?;
+    let version: i32 = query(sql).fetch_one(&mut connection).await?.try_get(0)?;
     if version < 150_000 {
         return Err(OpenError::OldPostgres(i64::from(version / 10_000)));
     }
     // Before anything is changed: it may be somebody else's.
-    let sql = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'cluster'";
-    let tables: i64 = query(sql).fetch_one(&pool).await?.try_get(0)?;
-    if tables > 0
-        && let Some(row) = query(POSTGRES_CLUSTER).fetch_optional(&pool).await?
+    if has_postgres_table(&mut connection, "cluster").await?
+        && let Some(row) = query(POSTGRES_CLUSTER).fetch_optional(&mut connection).await?
     {
-        check_cluster(options, &row, &query(SHARDS).fetch_all(&pool).await?)?;
+        check_cluster(options, &row, &query(SHARDS).fetch_all(&mut connection).await?)?;
+    }
+    if has_postgres_table(&mut connection, COMPAT).await? {
+        migrations::check_minimum(&migrations::POSTGRES, query(MINIMUM).fetch_one(&mut connection).await?.int(0)?)?;
     }
     // Whoever opens the database at the same time is waited for, however long its migrations take.
-    query("SET statement_timeout = 0").execute(&pool).await?;
-    query("SET lock_timeout = 0").execute(&pool).await?;
-    POSTGRES.run(&pool).await.map_err(migrate_error)?;
-    let mut transaction = pool.begin().await?;
+    query("SET statement_timeout = 0").execute(&mut connection).await?;
+    query("SET lock_timeout = 0").execute(&mut connection).await?;
+    // As `run` does; that one's trait does not go with a connection in a future that is sent to other threads.
+    migrations::POSTGRES.run_direct(None, &mut connection, false).await.map_err(OpenError::Migrate)?;
+    let mut transaction = connection.begin().await?;
     let new = NewDatabase::of(options);
     let made = query(
         "INSERT INTO cluster (one, id, log, time_bits, shard_bits, sequence_bits, shards) \
@@ -323,11 +334,25 @@ async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened,
         .execute(&mut *transaction)
         .await?;
     }
+    // A newer one may have come in between.
+    migrations::check_minimum(&migrations::POSTGRES, query(MINIMUM).fetch_one(&mut *transaction).await?.int(0)?)?;
     let shards = query(SHARDS).fetch_all(&mut *transaction).await?;
     let info = check_cluster(options, &query(POSTGRES_CLUSTER).fetch_one(&mut *transaction).await?, &shards)?;
     transaction.commit().await?;
-    pool.close().await;
+    // It has done its work, however it ends.
+    let _ = tokio::time::timeout(options.patience, connection.close()).await;
     Ok((Arc::new(PostgresBackend::new(Arc::new(connector), options.max_connections)), info))
+}
+
+async fn has_sqlite_table(pool: &SqlitePool, name: &str) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
+    Ok(query(sql).bind(name).fetch_one(pool).await?.int(0)? > 0)
+}
+
+async fn has_postgres_table(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    let sql =
+        "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1";
+    Ok(query(sql).bind(name).fetch_one(connection).await?.int(0)? > 0)
 }
 
 /// What a database begins with.
@@ -378,13 +403,6 @@ fn check_cluster(options: &OpenOptions, row: &impl Columns, shards: &[impl Colum
         return Err(OpenError::OtherShards { found, expected: options.shards.clone() });
     }
     Ok(ClusterInfo { cluster, log, layout: options.layout })
-}
-
-fn migrate_error(error: MigrateError) -> OpenError {
-    match error {
-        MigrateError::VersionMissing(version) => OpenError::Newer(version),
-        other => OpenError::Migrate(other),
-    }
 }
 
 fn random_cluster() -> ClusterId {

@@ -55,13 +55,17 @@ impl PostgresBackend {
     }
 }
 
-/// What an error means. Codes: shutting down, crashed or starting up; connection exceptions; out of connections or space; a standby;
-/// an idle transaction that was ended; a statement or the wait for a lock that took too long; one that others stood in the way of.
+/// What an error means.
 fn fault(error: &sqlx::Error) -> Fault {
-    rows::fault(error, |code| {
-        ["57P", "08", "53"].iter().any(|class| code.starts_with(class))
-            || ["25006", "25P03", "55000", "55P03", "57014", "40001", "40P01"].contains(&code)
-    })
+    rows::fault(error, is_passing)
+}
+
+/// Whether an error of this code is about the server's state, and not about what was asked of it: shutting down, crashed or starting
+/// up; connection exceptions; out of connections or space; a standby; an idle transaction that was ended; a statement or the wait for a
+/// lock that took too long; one that others stood in the way of.
+pub(crate) fn is_passing(code: &str) -> bool {
+    ["57P", "08", "53"].iter().any(|class| code.starts_with(class))
+        || ["25006", "25P03", "55000", "55P03", "57014", "40001", "40P01"].contains(&code)
 }
 
 fn ids(ids: &[ObjectId]) -> Vec<i64> {

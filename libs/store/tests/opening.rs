@@ -92,6 +92,7 @@ async fn sqlite_opens_as_it_should() {
     opened_at_once(&Database::Sqlite(TempDir::new().unwrap())).await;
     refused_untouched(&Database::Sqlite(TempDir::new().unwrap())).await;
     half_a_cluster(&Database::Sqlite(TempDir::new().unwrap())).await;
+    newer_versions(&Database::Sqlite(TempDir::new().unwrap())).await;
     let database = Database::Sqlite(TempDir::new().unwrap());
     shards_elsewhere(&database).await;
     crashed(&database).await;
@@ -105,6 +106,9 @@ async fn postgres_opens_as_it_should() {
     let Database::Postgres(postgres, _) = database else { unreachable!("made above") };
     let database = Database::postgres(postgres, "half");
     half_a_cluster(&database).await;
+    let Database::Postgres(postgres, _) = database else { unreachable!("made above") };
+    let database = Database::postgres(postgres, "newer");
+    newer_versions(&database).await;
     let Database::Postgres(postgres, _) = database else { unreachable!("made above") };
     let database = Database::postgres(postgres, "untouched");
     refused_untouched(&database).await;
@@ -148,6 +152,7 @@ async fn refused_untouched(database: &Database) {
         }
     }
     database.number("DROP TABLE intents_done").await;
+    database.number("DROP TABLE schema_compat").await;
     database.number("ALTER TABLE log_head ADD COLUMN owner text NOT NULL DEFAULT 'somebody'").await;
     assert!(
         matches!(open(strange()).await.err(), Some(OpenError::OtherCluster { found, .. }) if found == info.cluster)
@@ -166,6 +171,43 @@ async fn refused_untouched(database: &Database) {
     let store = open(expected).await.unwrap();
     assert_eq!(store.info(), info);
     store.close().await;
+}
+
+/// A later version of tao has been here: whether this one may go on is what the database says.
+async fn newer_versions(database: &Database) {
+    let url = database.url();
+    let store = open(options(&url)).await.unwrap();
+    let own = database.number("SELECT max(version) FROM _sqlx_migrations").await;
+    let added = database
+        .number(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             SELECT 9999, 'of a later version', true, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
+        )
+        .await;
+    assert_eq!(added, 0);
+    database.number("CREATE TABLE of_a_later_version (x integer)").await;
+    write(&*store, add(Placement::Anywhere)).await.expect("it runs on beside the newer one");
+    let beside = open(options(&url)).await.expect("and may start again");
+    write(&*beside, add(Placement::Anywhere)).await.unwrap();
+    beside.close().await;
+    store.close().await;
+
+    // Something was taken away that programs of before 9999 need.
+    database.number("UPDATE schema_compat SET minimum = 9999").await;
+    let refused = open(options(&url)).await.err().expect("refused");
+    assert!(matches!(refused, OpenError::Newer { minimum: 9999, own: at } if at == own), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("9999") && text.contains(&format!("at {own}")) && text.contains("newer tao"), "{text}");
+    database.number(&format!("UPDATE schema_compat SET minimum = {own}")).await;
+    open(options(&url)).await.expect("it is the oldest that may").close().await;
+
+    // What is known is still compared.
+    database
+        .number(
+            "UPDATE _sqlx_migrations SET checksum = (SELECT checksum FROM _sqlx_migrations WHERE version = 2) WHERE version = 1",
+        )
+        .await;
+    assert!(matches!(open(options(&url)).await.err(), Some(OpenError::Migrate(_))));
 }
 
 /// Shards whose rows are not here, or say that they have left, also while the store is open.

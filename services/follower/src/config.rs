@@ -43,6 +43,10 @@ pub struct Options {
     /// [default: none]
     #[arg(long, env = "TAO_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
+    /// The password of that Redis, where its URL has none. In the environment as `TAO_REDIS_PASSWORD`, never a flag: flags are for all to
+    /// see.
+    #[arg(skip)]
+    pub redis_password: Option<String>,
     /// How far back the change streams of a follower with a Redis begin, in milliseconds: what Redis has had for longer is used
     /// after a restart [default: 300000]
     #[arg(long, env = "TAO_WARM_START_MS", value_name = "MS")]
@@ -93,6 +97,12 @@ pub struct Config {
 }
 
 impl Options {
+    /// With the secrets that the environment has, and flags don't.
+    #[must_use]
+    pub fn with_secrets(self) -> Self {
+        Self { redis_password: std::env::var("TAO_REDIS_PASSWORD").ok(), ..self }
+    }
+
     /// These, and where they are silent, `lower`.
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
@@ -102,6 +112,7 @@ impl Options {
             topology: self.topology.or(lower.topology),
             cache_size: self.cache_size.or(lower.cache_size),
             redis: self.redis.or(lower.redis),
+            redis_password: self.redis_password.or(lower.redis_password),
             warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
             max_watches: self.max_watches.or(lower.max_watches),
             max_connection_age: self.max_connection_age.or(lower.max_connection_age),
@@ -128,6 +139,16 @@ impl Options {
         if self.redis.as_ref().is_some_and(|url| !REDIS.iter().any(|scheme| url.starts_with(scheme))) {
             problems.push("redis: an URL begins with redis:// or redis-cluster://".to_owned());
         }
+        let redis = match (self.redis, self.redis_password.filter(|password| !password.is_empty())) {
+            (Some(url), Some(password)) => {
+                let url = with_password(&url, &password);
+                if url.is_none() {
+                    problems.push("redis_password: the URL has a password, too: give one of the two".to_owned());
+                }
+                url
+            }
+            (url, _) => url,
+        };
         let max_watches = self.max_watches.unwrap_or(MAX_WATCHES);
         if max_watches > 1_000_000 {
             problems.push(format!("max_watches: {max_watches} is not within 0 to 1000000"));
@@ -155,7 +176,7 @@ impl Options {
                 topology: Arc::new(topology),
                 link: LinkOptions { resolve_every: Duration::from_millis(resolve_every_ms), ..LinkOptions::default() },
                 cache_bytes,
-                redis: self.redis,
+                redis,
                 warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
                 max_watches,
                 max_connection_age: seconds(max_connection_age),
@@ -168,9 +189,38 @@ impl Options {
     }
 }
 
+/// The URL of a Redis with a password, which may hold any character; none when it has one already.
+fn with_password(url: &str, password: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (user, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
+    if user.contains(':') {
+        return None;
+    }
+    let escaped: String = password
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    Some(format!("{scheme}://{user}:{escaped}@{hosts}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_goes_into_the_url() {
+        let with = |url| with_password(url, "p@ss/w:rd");
+        assert_eq!(with("redis://a:6379/0").unwrap(), "redis://:p%40ss%2Fw%3Ard@a:6379/0");
+        assert_eq!(with("redis-cluster://tao@a:1,b:2").unwrap(), "redis-cluster://tao:p%40ss%2Fw%3Ard@a:1,b:2");
+        assert_eq!(with("redis://tao:other@a:6379"), None);
+        let both = Options {
+            redis: Some("redis://:x@a".to_owned()),
+            redis_password: Some("secret".to_owned()),
+            ..Default::default()
+        };
+        let problems = both.check().unwrap_err();
+        assert!(problems[0].starts_with("redis_password: ") && !problems[0].contains("secret"), "{problems:?}");
+    }
 
     #[test]
     fn every_problem_is_reported() {

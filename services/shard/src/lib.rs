@@ -2,6 +2,7 @@
 //! touches SQL.
 
 pub mod config;
+mod entrance;
 mod feed;
 mod intents;
 mod server;

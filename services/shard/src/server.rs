@@ -1,16 +1,18 @@
 //! The life of a storage shard: open, serve, drain, close.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tao_model::{Clock, Schema};
 use tao_rpc::{Drain, ServerLimits, tier_server};
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
-use tao_store::{OpenError, OpenOptions};
+use tao_store::{OpenError, OpenOptions, open_when_reachable};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
 use crate::config::Config;
+use crate::entrance::Entrance;
 use crate::intents::Dispatcher;
 use crate::service::ShardService;
 
@@ -34,7 +36,8 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Opens the store and serves it until the shutdown begins and all that is under way is done.
+/// Opens the store and serves it until the shutdown begins and all that is under way is done. While its database can't be reached,
+/// only health and reflection are served, and the readiness says what is waited for.
 pub async fn run<L: Listener>(
     config: Config,
     schema: Arc<Schema>,
@@ -58,21 +61,33 @@ pub async fn run<L: Listener>(
     options.ring_bytes = config.stream_bytes;
     options.log_retention = config.log_retention;
     options.new_epoch = config.new_epoch;
-    // Beside the connections of leaders.
-    let opening = tao_store::open(options);
-    let store = match workers.handles().first() {
-        Some(worker) => AbortOnDropHandle::new(worker.spawn(opening)).await.map_err(io::Error::other)??,
-        None => opening.await?,
-    };
-    let intents = Dispatcher::new(store.clone(), config.topology, &config.link)?;
-    let service = ShardService::new(store.clone(), intents.clone());
-    let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
+    let entrance = Entrance::new(gate.clone());
+    let routes = Routes::new(tier_server(entrance.clone(), ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
     tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
-    gate.ready();
+    let mut serving = pin!(serve(listener, workers, routes, ServeOptions::default(), shutdown.clone()));
+
+    let waiting = entrance.clone();
+    let opening = open_when_reachable(options, move |why| waiting.closed(why));
+    let opening = async {
+        // Beside the connections of leaders.
+        match workers.handles().first() {
+            Some(worker) => Ok(AbortOnDropHandle::new(worker.spawn(opening)).await.map_err(io::Error::other)??),
+            None => Ok::<_, RunError>(opening.await?),
+        }
+    };
+    let store = tokio::select! {
+        biased;
+        // Nothing is waited for any more.
+        () = shutdown.wait() => return Ok(serving.await?),
+        served = &mut serving => return Ok(served?),
+        opened = opening => opened?,
+    };
+    let intents = Dispatcher::new(store.clone(), config.topology, &config.link)?;
+    entrance.open(ShardService::new(store.clone(), intents.clone()));
     let dispatching = intents.start(clock);
-    let served = serve(listener, workers, routes, ServeOptions::default(), shutdown).await;
+    let served = serving.await;
     drop(dispatching);
     store.close().await;
     Ok(served?)

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::watcher::EndBy;
-use crate::{Process, TempDir, free_port, programs};
+use crate::{Process, TempDir, eventually, free_port, programs};
 
 const OLDEST: u32 = 15;
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -86,6 +86,29 @@ impl Postgres {
         ensure!((1..=63).contains(&name.len()) && name.chars().all(plain), "not a plain database name: {name:?}");
         self.execute("postgres", &format!("CREATE DATABASE \"{name}\""))?;
         Ok(self.url_of(name))
+    }
+
+    /// Makes a role that owns a database and must log in with a password (SCRAM), and returns the URL without it.
+    pub fn create_protected(&self, role: &str, password: &str, database: &str) -> Result<String> {
+        self.create_database(database)?;
+        // The first line that fits is the one that counts.
+        let rules = self.folder().join("data/pg_hba.conf");
+        let others = fs::read_to_string(&rules).context("cannot read pg_hba.conf")?;
+        fs::write(&rules, format!("host all {role} 127.0.0.1/32 scram-sha-256\n{others}"))?;
+        let sql = format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{}'", password.replace('\'', "''"));
+        self.execute("postgres", &sql)?;
+        self.execute("postgres", &format!("ALTER DATABASE \"{database}\" OWNER TO \"{role}\""))?;
+        self.execute("postgres", "SELECT pg_reload_conf()")?;
+        let url = format!("postgres://{role}@127.0.0.1:{}/{database}", self.port);
+        // The server reads its rules again some time after it was told to.
+        eventually(READY_WITHIN, || {
+            let mut psql = Command::new(self.programs.join("psql"));
+            psql.args(["-X", "-w", "-d", &url, "-c", "SELECT 1"]).env_remove("PGPASSWORD").env_remove("PGPASSFILE");
+            let output = psql.output().context("cannot run psql")?;
+            ensure!(!output.status.success(), "{role} is let in without a password");
+            Ok(())
+        })?;
+        Ok(url)
     }
 
     /// Runs SQL in a database through psql, and returns what it prints: rows only, columns separated by `|`.

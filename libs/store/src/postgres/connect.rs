@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection as _, Error, PgConnection, PgPool, Postgres, query};
+use sqlx::{Connection as _, Error, PgConnection, Postgres, query};
 use tao_model::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -48,13 +48,8 @@ impl Connector {
         Self { options, patience, seen, clock }
     }
 
-    /// One connection to open the database with, whatever it holds.
-    pub fn one(&self) -> PgPool {
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT);
-        pool.connect_lazy_with(self.options.clone())
-    }
-
-    async fn plain(&self) -> Result<PgConnection, Error> {
+    /// Connects, whatever is there; waits a little for a server that is just starting.
+    pub async fn plain(&self) -> Result<PgConnection, Error> {
         let until = Instant::now() + CONNECT;
         loop {
             let error = match timeout_at(until, PgConnection::connect_with(&self.options)).await {

@@ -55,7 +55,7 @@ pub fn leader(args: LeaderArgs) -> Result<()> {
 
 /// Runs a follower.
 pub fn follower(args: FollowerArgs) -> Result<()> {
-    let check = |file: &mut process::File| args.options.over(std::mem::take(&mut file.follower)).check();
+    let check = |file: &mut process::File| args.options.with_secrets().over(std::mem::take(&mut file.follower)).check();
     let (common, mut config) = args.common.check("tao-follower", check)?;
     process::run(common, |s| async move {
         config.admin = s.routes;
