@@ -112,13 +112,16 @@ need_node() {
 
 # Kubernetes itself is a program of ours around its modules; it is built again when its sources are others.
 need_kube() {
-  local sources=tests/k8s/kube sum
+  local sources=tests/k8s/kube sum version
   has go || fail "please install Go, with which this script builds Kubernetes"
   sum=$(find "$sources" -type f \( -name '*.go' -o -name 'go.*' \) -print0 | sort -z | xargs -0 sha256sum | sha256sum)
   [ ! -x "$tools/bin/kube" ] || [ "$sum" != "$(cat "$tools/bin/kube.sources" 2>/dev/null)" ] || return 0
   say "building Kubernetes (eight minutes or so, once)"
   mkdir -p "$tools/bin"
-  (cd "$sources" && quietly go build -ldflags='-s -w' -o "$tools/bin/kube" .) || fail "could not build $sources"
+  # Told to it as Kubernetes' own build tells it: what a node says that it runs.
+  version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$sources/go.mod")
+  (cd "$sources" && quietly go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+    -o "$tools/bin/kube" .) || fail "could not build $sources"
   printf '%s\n' "$sum" >"$tools/bin/kube.sources"
 }
 
