@@ -17,5 +17,6 @@ type -P go >/dev/null || skip "it builds Kubernetes with Go, which is not here"
 tests/tools/install.sh tests
 tests/tools/install.sh k8s
 cargo build "$@" -p tao -p tao-k8s --bins
+cargo test "$@" -p tao --test e2e --no-run --quiet
 tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/debug/tao"
-cargo run "$@" -p tao-k8s -- test
+cargo run "$@" --quiet -p tao-k8s -- --required test

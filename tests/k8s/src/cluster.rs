@@ -112,6 +112,11 @@ impl Cluster {
         self.run(&["apply", "-k", &folder.to_string_lossy()]).map(drop)
     }
 
+    /// Deletes all that was applied, and waits until it is gone.
+    pub fn delete(&self) -> Result<()> {
+        self.kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=120s"]).map(drop)
+    }
+
     /// Waits until all pods of a tier are as its controller says now.
     pub fn wait_rollout(&self, tier: Tier) -> Result<()> {
         let waited = self.run(&["rollout", "status", tier.controller(), ROLLOUT_WITHIN]);

@@ -9,8 +9,8 @@ use tao_harness::{built_program, repository};
 
 use crate::run::run;
 
-/// The tag of the image with the program that was built last.
-pub const CURRENT: &str = "current";
+/// The tag of the image with the program that was built last: what the manifests name.
+pub const CURRENT: &str = "dev";
 /// The tag of the image with the program of the version before.
 pub const PREVIOUS: &str = "previous";
 

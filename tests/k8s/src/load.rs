@@ -17,10 +17,10 @@ pub use self::tally::{Tally, percentile};
 use self::story::Story;
 use self::worker::Worker;
 
-/// Sessions at a time.
-const WORKERS: usize = 12;
+/// Sessions at a time: so many that each of a few followers has some.
+const WORKERS: usize = 48;
 /// Between two calls of a session, so that what is measured is the store and not a machine that has more to do than it can.
-const PAUSE: Duration = Duration::from_millis(15);
+const PAUSE: Duration = Duration::from_millis(60);
 /// A call, its retries included: what is not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -2,11 +2,13 @@
 
 mod cluster;
 mod disturb;
+mod guide;
 mod images;
 mod kubectl;
 mod load;
 mod node;
 mod outside;
+mod production;
 mod report;
 mod run;
 mod test;

@@ -9,9 +9,11 @@ use tao_harness::{grpcurl, repository};
 
 use crate::cluster::{Cluster, FOLLOWERS, SERVICE, Tier};
 use crate::disturb;
+use crate::guide;
 use crate::images::{CURRENT, PREVIOUS};
 use crate::load::Load;
 use crate::node::Node;
+use crate::production;
 use crate::report::{Report, Row};
 use crate::volumes;
 
@@ -44,6 +46,14 @@ pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
     }
     step("the API suite through the Service", api_suite)?;
     reports.push(under_load(&cluster, disturbances)?);
+    step("delete the overlay `test`", || cluster.delete())?;
+
+    volumes::make(node, 4, 4)?;
+    step("the guide's first edge, with the overlay `dev`", || guide::first_edge(node))?;
+    step("production's manifests", || {
+        guide::before_production(node)?;
+        production::admitted(node)
+    })?;
 
     let clean = reports.iter().all(Report::is_clean);
     for report in &reports {
@@ -120,14 +130,14 @@ fn first_edge() -> Result<()> {
 
 /// The cases that every deployment passes, as `cargo test` has built them.
 fn api_suite() -> Result<()> {
-    let suite = std::env::var_os("TAO_E2E").map(PathBuf::from).context("TAO_E2E does not name the program e2e")?;
-    let output = Command::new(&suite)
-        .args(["--exact", "api::given_addresses", "--nocapture"])
-        .current_dir(repository().join("services/tao"))
+    let args = ["test", "--offline", "--package", "tao", "--test", "e2e", "--", "--exact", "api::given_addresses"];
+    let output = Command::new("cargo")
+        .args(args)
+        .current_dir(repository())
         .env("TAO_E2E_ADDRESSES", SERVICE)
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("cannot run {}", suite.display()))?;
+        .context("cannot run cargo")?;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success() && said.contains("1 passed"), "{said}");
     Ok(())
