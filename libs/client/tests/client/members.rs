@@ -107,6 +107,31 @@ async fn no_call_fails_while_followers_are_added_drained_killed_and_back() {
 }
 
 #[tokio::test]
+async fn a_name_that_moves_takes_its_sessions_along() {
+    let [old, new] = [(); 2].map(|()| Scripted::default());
+    let (old_serves, new_serves) = (old.serve_politely("127.0.0.1:0").await, new.serve_politely("127.0.0.1:0").await);
+    let names = Names::default();
+    names.set("follower", [old_serves.address]);
+    let client = names.client("follower:50051", &crate::options());
+    let session = client.session();
+    session.object_get(get(1)).await.unwrap();
+    assert_eq!(old.calls(), 1);
+    // The old one lives on, and nothing but the name says that it is not meant any more.
+    names.set("follower", [new_serves.address]);
+    let moved = async {
+        while new.calls() == 0 {
+            session.object_update(update(1)).await.unwrap();
+        }
+    };
+    timeout(BOUND, moved).await.unwrap();
+    timeout(BOUND, old_serves.stop()).await.unwrap();
+    session.object_get(get(1)).await.unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.retries, stats.moved), (0, 0), "it is the same follower, elsewhere");
+    assert_eq!(stats.attempts as usize, old.calls() + new.calls());
+}
+
+#[tokio::test]
 async fn sessions_spread_and_keep_to_their_follower() {
     let servers = [(); 3].map(|()| Scripted::default());
     let mut serving = Vec::new();
