@@ -52,11 +52,11 @@ async fn a_tier_that_waits_says_for_whom_and_why_and_goes_on_by_itself() {
     says(&readiness(&mut lost), &["503", "at leader-0.nowhere.invalid:50052: ", "its name has no address: "]);
 
     let args = ["leader", "--shard", &shard_at, "--listen", &leader_at, "--admin-listen", "127.0.0.1:0"];
-    let mut leader = Process::spawn(TAO, &args, &[]).unwrap();
+    let mut leader = Process::spawn(TAO, args, &[]).unwrap();
     let leader_readyz = readiness(&mut leader);
     says(&leader_readyz, &["503", &format!("waiting for a storage shard of log 0 at {shard_at}: "), "refused"]);
     let args = ["shard", "--store", "memory:", "--listen", &shard_at, "--admin-listen", "127.0.0.1:0"];
-    let _shard = Process::spawn(TAO, &args, &[]).unwrap();
+    let _shard = Process::spawn(TAO, args, &[]).unwrap();
     says(&leader_readyz, &["200 OK"]);
     says(&follower_readyz, &["200 OK"]);
     add_user(&mut connect(&follower_at).await).await;

@@ -197,7 +197,7 @@ async fn a_follower_that_says_nothing_is_not_waited_for_to_the_end() {
         Client::connect(&addresses, options).unwrap()
     };
     // A write whose fate is not known is not repeated.
-    let session = client(false).session().with_deadline(Duration::from_millis(300));
+    let session = client(false).session().with_deadline(Duration::from_secs(2));
     let error = session.object_update(update(1)).await.unwrap_err();
     assert!(matches!(error, ClientError::Deadline { not_applied: false, .. }), "{error:?}");
     // One of them hangs still; where the call is repeated, the other answers.
@@ -207,7 +207,9 @@ async fn a_follower_that_says_nothing_is_not_waited_for_to_the_end() {
         session.object_get(get(1)).await.unwrap();
         session.object_update(update(1)).await.unwrap();
     }
-    assert_eq!((client.stats().attempts, client.stats().retries), (81, 1));
+    let stats = client.stats();
+    // One at the least: on a busy machine others may be late, too.
+    assert!(stats.retries >= 1 && stats.attempts == 80 + stats.retries, "{stats:?}");
 }
 
 #[tokio::test]
