@@ -9,6 +9,7 @@ mod faults;
 mod graph;
 mod grpcurl;
 mod health;
+mod members;
 mod nodelay;
 mod pipeline;
 mod several;

@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(parse_address("127.0.0.1:5").unwrap(), "http://127.0.0.1:5/");
         assert_eq!(parse_address("http://leader:50052").unwrap().host(), Some("leader"));
         assert_eq!(parse_address("[::1]:5").unwrap().port_u16(), Some(5));
+        assert_eq!(parse_address("leader-0.leaders.svc.:5").unwrap().host(), Some("leader-0.leaders.svc."));
         for wrong in
             ["", "leader", "leader:0", "https://leader:5", "http://leader:5/path", "a b:5", ":5", "leader:99999"]
         {

@@ -107,6 +107,31 @@ async fn no_call_fails_while_followers_are_added_drained_killed_and_back() {
 }
 
 #[tokio::test]
+async fn a_name_that_moves_takes_its_sessions_along() {
+    let [old, new] = [(); 2].map(|()| Scripted::default());
+    let (old_serves, new_serves) = (old.serve_politely("127.0.0.1:0").await, new.serve_politely("127.0.0.1:0").await);
+    let names = Names::default();
+    names.set("follower", [old_serves.address]);
+    let client = names.client("follower:50051", &crate::options());
+    let session = client.session();
+    session.object_get(get(1)).await.unwrap();
+    assert_eq!(old.calls(), 1);
+    // The old one lives on, and nothing but the name says that it is not meant any more.
+    names.set("follower", [new_serves.address]);
+    let moved = async {
+        while new.calls() == 0 {
+            session.object_update(update(1)).await.unwrap();
+        }
+    };
+    timeout(BOUND, moved).await.unwrap();
+    timeout(BOUND, old_serves.stop()).await.unwrap();
+    session.object_get(get(1)).await.unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.retries, stats.moved), (0, 0), "it is the same follower, elsewhere");
+    assert_eq!(stats.attempts as usize, old.calls() + new.calls());
+}
+
+#[tokio::test]
 async fn sessions_spread_and_keep_to_their_follower() {
     let servers = [(); 3].map(|()| Scripted::default());
     let mut serving = Vec::new();
@@ -172,7 +197,7 @@ async fn a_follower_that_says_nothing_is_not_waited_for_to_the_end() {
         Client::connect(&addresses, options).unwrap()
     };
     // A write whose fate is not known is not repeated.
-    let session = client(false).session().with_deadline(Duration::from_millis(300));
+    let session = client(false).session().with_deadline(Duration::from_secs(2));
     let error = session.object_update(update(1)).await.unwrap_err();
     assert!(matches!(error, ClientError::Deadline { not_applied: false, .. }), "{error:?}");
     // One of them hangs still; where the call is repeated, the other answers.
@@ -182,7 +207,9 @@ async fn a_follower_that_says_nothing_is_not_waited_for_to_the_end() {
         session.object_get(get(1)).await.unwrap();
         session.object_update(update(1)).await.unwrap();
     }
-    assert_eq!((client.stats().attempts, client.stats().retries), (81, 1));
+    let stats = client.stats();
+    // One at the least: on a busy machine others may be late, too.
+    assert!(stats.retries >= 1 && stats.attempts == 80 + stats.retries, "{stats:?}");
 }
 
 #[tokio::test]
