@@ -25,6 +25,7 @@ use crate::line::Line;
 use crate::link::Link;
 use crate::peer_status;
 use crate::server::MAX_MESSAGE;
+use crate::version;
 
 /// Limits and times of a client.
 #[derive(Clone)]
@@ -228,8 +229,11 @@ impl TierClient {
             let connecting = async {
                 let channel = channel(&address, &options).await.map_err(|why| unreachable(&peer, &why))?;
                 let mut client = TierServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-                let response = client.subscribe(Request::new(request)).await;
-                Ok((channel, response.map_err(|status| peer_status::from_status(&peer, &status))?.into_inner()))
+                let mut request = Request::new(request);
+                version::tell(request.metadata_mut());
+                let response = client.subscribe(request).await;
+                let checked = response.and_then(|r| version::check(r.metadata()).map(|_| r.into_inner()));
+                Ok((channel, checked.map_err(|status| peer_status::from_status(&peer, &status))?))
             };
             let opened = timeout(options.connect_timeout, connecting).await;
             opened

@@ -18,6 +18,7 @@ mod line;
 mod link;
 mod peer_status;
 mod tier_calls;
+mod version;
 
 pub use asking::Asking;
 pub use call::{CallContext, Op, ReplyBody, TierReply, is_write};
@@ -29,3 +30,4 @@ pub use exchange::{Backlog, Dialect, Ended, Exchange, Waiting};
 pub use group::TierGroup;
 pub use line::Requests;
 pub use server::{ServerLimits, TierHandler, TierServer, tier_server};
+pub use version::PROTOCOL;

@@ -9,3 +9,4 @@ mod server;
 mod sockets;
 mod subscribe;
 mod support;
+mod versions;
