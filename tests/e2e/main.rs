@@ -11,5 +11,6 @@ mod grpcurl;
 mod nodelay;
 mod pipeline;
 mod several;
+mod versions;
 mod waiting;
 mod watch;
