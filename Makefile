@@ -10,10 +10,10 @@ CARGO_FLAGS ?=
 # For the program that is run: make run ARGS="--help"
 ARGS ?=
 
-.PHONY: help run load test test-faults bench bench-quick lint fmt
+.PHONY: help run load image test test-k8s test-faults bench bench-quick lint fmt
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start the whole store in one process: public API on 127.0.0.1:50051, data in ./data
 	cargo run $(CARGO_FLAGS) --release -p tao -- dev $(ARGS)
@@ -22,9 +22,15 @@ load: ## load an edge list into a running store: make load FILE=edges.txt TYPE=f
 	$(if $(and $(FILE),$(TYPE)),,$(error say what to load: make load FILE=edges.txt TYPE=follows))
 	cargo run $(CARGO_FLAGS) --release -p tao -- load --type "$(TYPE)" $(ARGS) "$(FILE)"
 
+image: ## build the container image with docker, podman or buildah: make image IMAGE=registry.example/tao:0.1.0
+	@tests/tools/build_image.sh "$(or $(IMAGE),docker.io/library/tao:dev)"
+
 test: ## install what the tests need where it is absent, then run all of them
 	@tests/tools/install.sh tests
 	@tests/tools/test.sh $(CARGO_FLAGS)
+
+test-k8s: ## bring up a real Kubernetes in a network namespace, apply the manifests and disturb them (Linux, root)
+	@tests/tools/k8s.sh $(CARGO_FLAGS)
 
 test-faults: ## break real processes under load and judge what they answered: make test-faults SECONDS=600 SEED=7
 	@tests/tools/install.sh tests

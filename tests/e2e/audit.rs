@@ -34,12 +34,7 @@ async fn add_user(graph: &mut Graph) -> i64 {
 
 /// A metric's sum over its labels.
 fn metric(admin: &str, name: &str) -> f64 {
-    use std::io::{Read as _, Write as _};
-    let address = admin.strip_prefix("http://").unwrap();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let text = tao_harness::http_get(admin.strip_prefix("http://").unwrap(), "/metrics").unwrap();
     let of_name =
         text.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
     of_name.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()

@@ -63,6 +63,15 @@ impl Cluster {
         cluster
     }
 
+    /// One that runs somewhere, by the addresses of its followers.
+    pub async fn at(addresses: &str) -> Self {
+        let followers = addresses.split(',').map(str::to_owned).collect();
+        let data = TempDir::new().expect("a folder");
+        let cluster = Self { followers, processes: Vec::new(), redis: None, _postgres: None, _data: data };
+        cluster.ready().await;
+        cluster
+    }
+
     async fn ready(&self) {
         for address in &self.followers {
             ready(address).await;
@@ -184,11 +193,7 @@ impl TwoLogs {
 
     /// A metric of a storage shard, summed over its labels; none while it can't be asked.
     pub fn metric(&self, shard: usize, name: &str) -> Option<f64> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.admins[shard]).ok()?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
+        let text = tao_harness::http_get(&self.admins[shard], "/metrics").ok()?;
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let values: Vec<f64> =
             text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();

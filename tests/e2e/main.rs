@@ -8,6 +8,7 @@ mod commands;
 mod faults;
 mod graph;
 mod grpcurl;
+mod health;
 mod nodelay;
 mod pipeline;
 mod several;

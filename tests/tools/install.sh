@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests and the linters need, where it is absent:
 #
-#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl
+#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl, kustomize, checkers of manifests
+#   tests/tools/install.sh k8s     containerd, runc, buildah and what a Kubernetes needs on a node, and the Kubernetes
 #   tests/tools/install.sh lint    buf, cargo-deny
 #
 # Servers come from Debian's packages (as root on Debian or Ubuntu; elsewhere this says what to install and stops). They
@@ -10,6 +11,9 @@
 set -euo pipefail
 
 GRPCURL_VERSION=v1.9.4
+KUSTOMIZE_VERSION=v5.8.1
+KUBERNETES_VALIDATE_VERSION=1.37.0
+COMPOSE_SPEC_VERSION=0.2.1
 BUF_VERSION=1.75.0
 CARGO_DENY_VERSION=0.20.2
 OLDEST_POSTGRES=15
@@ -78,26 +82,88 @@ need_servers() {
   fi
 }
 
-need_grpcurl() {
-  has grpcurl && return 0
+# A node's parts: program, or file, and the package that has it.
+NODE_PARTS="
+  containerd:containerd
+  runc:runc
+  /usr/lib/cni/bridge:containernetworking-plugins
+  nft:nftables
+  iptables:iptables
+  conntrack:conntrack
+  modprobe:kmod
+  buildah:buildah
+  ip:iproute2
+  nsenter:util-linux
+  strip:binutils
+"
+
+need_node() {
+  local part missing=()
+  for part in $NODE_PARTS; do
+    has "${part%%:*}" || [ -x "${part%%:*}" ] || [ -x "/usr/sbin/${part%%:*}" ] || missing+=("${part#*:}")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  if [ "$(id -u)" = 0 ] && has apt-get; then
+    install_packages "${missing[@]}"
+  else
+    fail "please install, as root on Debian: apt-get install ${missing[*]}"
+  fi
+}
+
+# Kubernetes itself is a program of ours around its modules; it is built again when its sources are others.
+need_kube() {
+  local sources=tests/k8s/kube sum
+  has go || fail "please install Go, with which this script builds Kubernetes"
+  sum=$(find "$sources" -type f \( -name '*.go' -o -name 'go.*' \) -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+  [ ! -x "$tools/bin/kube" ] || [ "$sum" != "$(cat "$tools/bin/kube.sources" 2>/dev/null)" ] || return 0
+  say "building Kubernetes (eight minutes or so, once)"
+  mkdir -p "$tools/bin"
+  (cd "$sources" && quietly go build -ldflags='-s -w' -o "$tools/bin/kube" .) || fail "could not build $sources"
+  printf '%s\n' "$sum" >"$tools/bin/kube.sources"
+}
+
+need_kustomize() {
+  has kustomize || has kubectl || go_install kustomize "sigs.k8s.io/kustomize/kustomize/v5@$KUSTOMIZE_VERSION" \
+    https://kubectl.docs.kubernetes.io/installation/kustomize
+}
+
+# Packages, each NAME==VERSION, into a Python environment of this repository's own.
+need_python() {
+  local python=$tools/python/bin/python
+  has python3 || fail "please install Python 3 (Debian: apt-get install python3-venv)"
+  [ ! -x "$python" ] || ! "$python" - "$@" 2>/dev/null <<'PYTHON' || return 0
+import importlib.metadata, sys
+for package in sys.argv[1:]:
+    name, version = package.split("==")
+    assert importlib.metadata.version(name) == version
+PYTHON
+  say "installing $*"
+  # By the interpreter, since pip's own program names the folder that it was installed in, and that may have moved.
+  if ! quietly python3 -m venv "$tools/python" ||
+    ! quietly "$python" -m pip install -q --disable-pip-version-check "$@"; then
+    fail "could not install $* into a Python environment (Debian: apt-get install python3-venv)"
+  fi
+}
+
+# A program, its Go module, and where people find it.
+go_install() {
   local go_path
-  has go || fail "please install grpcurl (https://github.com/fullstorydev/grpcurl), or Go, with which this script builds it"
+  has go || fail "please install $1 ($3), or Go, with which this script builds it"
   go_path=$(go env GOPATH)
-  [ -x "${go_path%%:*}/bin/grpcurl" ] && return 0
-  say "building grpcurl $GRPCURL_VERSION"
-  quietly env GOBIN="$tools/bin" go install -ldflags='-s -w' "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION" ||
-    fail "could not build grpcurl: install it by hand (https://github.com/fullstorydev/grpcurl)"
+  [ -x "${go_path%%:*}/bin/$1" ] && return 0
+  say "building $1 ${2#*@}"
+  quietly env GOBIN="$tools/bin" go install -ldflags='-s -w' "$2" || fail "could not build $1: install it by hand ($3)"
+}
+
+need_grpcurl() {
+  has grpcurl || go_install grpcurl "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL_VERSION" \
+    https://github.com/fullstorydev/grpcurl
 }
 
 need_buf() {
   has buf && return 0
-  has python3 || fail "please install buf (https://buf.build), or Python 3, with which this script gets it"
-  say "installing buf $BUF_VERSION"
+  need_python "buf-bin==$BUF_VERSION"
   mkdir -p "$tools/bin"
-  if ! quietly python3 -m venv "$tools/python" ||
-    ! quietly "$tools/python/bin/pip" install -q --disable-pip-version-check "buf-bin==$BUF_VERSION"; then
-    fail "could not install buf into a Python environment (Debian: apt-get install python3-venv)"
-  fi
   ln -sf ../python/bin/buf "$tools/bin/buf"
 }
 
@@ -112,7 +178,13 @@ need_cargo_deny() {
 }
 
 case ${1-} in
-  tests) need_servers; need_grpcurl ;;
+  tests)
+    need_servers
+    need_grpcurl
+    need_kustomize
+    need_python "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" "compose-spec==$COMPOSE_SPEC_VERSION"
+    ;;
+  k8s) need_node; need_kube ;;
   lint) need_buf; need_cargo_deny ;;
-  *) fail "usage: tests/tools/install.sh tests|lint" ;;
+  *) fail "usage: tests/tools/install.sh tests|k8s|lint" ;;
 esac

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Builds and runs every test of the workspace, all of them even if some fail, and ends with one line that sums up.
-# Arguments are for cargo.
+# Checks the manifests, then builds and runs every test of the workspace, all of it even if some fail, and ends with one
+# line that sums up. Arguments are for cargo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
+status=0
+.tools/python/bin/python -B tests/tools/manifests || status=$?
+
 # Built apart, so that a cold build shows its progress and the tests' time is their own.
 cargo build --workspace --bins --tests "$@"
 built=$SECONDS
 
-status=0
 cargo test --workspace --quiet --no-fail-fast "$@" 2>&1 | tee "$output" || status=$?
 
 echo "built in ${built}s, ran in $((SECONDS - built))s"

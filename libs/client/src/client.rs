@@ -1,24 +1,26 @@
-//! Connections to followers.
+//! A client: its followers, and how their number changes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tao_model::limits::MAX_REQUEST;
-use tao_proto::v1::graph_service_client::GraphServiceClient;
-use tao_rpc::{LinkClient, LinkOptions};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tao_rpc::members::{List, Members};
+use tao_rpc::{Connect, LinkOptions, TcpConnect, parse_address};
+use tokio::runtime::Handle;
 
 use crate::error::ClientError;
-use crate::pipe::Pipes;
+use crate::follower::Follower;
 use crate::session::Session;
+use crate::stats::{ClientStats, Counts};
 
 /// How calls are made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientOptions {
     /// For a call, its retries included. Default: 10 s.
     pub deadline: Duration,
-    /// Attempts at the most; 1 is no retries. Default: 8.
+    /// Attempts at the most; 1 is no retries. Default: 20, so that it is the deadline that ends a call.
     pub attempts: u32,
     /// Before the first retry; doubles with each, up to a second, less a random part. The server may ask for more.
     /// Default: 20 ms.
@@ -26,9 +28,16 @@ pub struct ClientOptions {
     /// Whether a write without an idempotency key gets a random one, so that it can be repeated. The store keeps the outcome of
     /// every key for a day; without keys, a write is repeated only when it surely did not happen. Default: true.
     pub generate_keys: bool,
+    /// How long one follower may take for a call that may be repeated, when there are others: then another is asked. It bounds what
+    /// a follower costs whose machine is gone without a word. Default: 3 s.
+    pub patience: Duration,
+    /// How names are resolved and connections made. Default: the system's resolver, and TCP.
+    pub connect: Arc<dyn Connect>,
+    /// How often names are resolved again, give or take a tenth; they are resolved sooner when a connection breaks. Default: 2 s.
+    pub resolve_every: Duration,
     /// For making a connection. Default: 5 s.
     pub connect_timeout: Duration,
-    /// A connection on which nothing has come for so long is asked whether it is alive. Default: 20 s.
+    /// A connection on which nothing has come for so long is asked whether it is alive. Default: 5 s.
     pub keepalive: Duration,
     /// Whether calls share a stream to the follower (GraphService.Pipeline), which makes many at once several times cheaper; otherwise
     /// each is a request of its own, as some proxies need it. Default: true.
@@ -41,18 +50,36 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(10),
-            attempts: 8,
+            attempts: 20,
             backoff: Duration::from_millis(20),
             generate_keys: true,
+            patience: Duration::from_secs(3),
+            connect: Arc::new(TcpConnect),
+            resolve_every: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(5),
-            keepalive: Duration::from_secs(20),
+            keepalive: Duration::from_secs(5),
             pipeline: true,
             max_message: MAX_REQUEST,
         }
     }
 }
 
-/// Connections to one or more followers. Cheap to clone.
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("deadline", &self.deadline)
+            .field("attempts", &self.attempts)
+            .field("generate_keys", &self.generate_keys)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections to all followers that some names stand for, as they come and go. Cheap to clone.
+///
+/// A [`Session`] calls one follower for as long as that can be reached, since its caches then know the session's part of the graph:
+/// which one, rendezvous hashing of a random number says, so that sessions spread over the followers, and a new follower gets its
+/// share of them within seconds. Make many sessions: they cost next to nothing. One session is load for one follower.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -60,45 +87,34 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    followers: Vec<Follower>,
-    /// Which of them is called: one, until it fails, since its caches then know the caller's part of the graph.
-    turn: AtomicUsize,
+    followers: Members<Follower>,
     options: ClientOptions,
-}
-
-/// A follower, and where it is.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    pub address: String,
-    pub graph: GraphServiceClient<Channel>,
-    /// Its stream of calls, begun with the first of them.
-    pipe: OnceLock<LinkClient<Pipes>>,
-    link: LinkOptions,
-}
-
-impl Follower {
-    /// The stream of calls. On a tokio runtime.
-    pub fn pipe(&self) -> Result<&LinkClient<Pipes>, ClientError> {
-        if let Some(pipe) = self.pipe.get() {
-            return Ok(pipe);
-        }
-        let wrong = |_| ClientError::Address { address: self.address.clone() };
-        let pipe = LinkClient::new(&self.address, self.link.clone()).map_err(wrong)?;
-        Ok(self.pipe.get_or_init(|| pipe))
-    }
+    counts: Counts,
 }
 
 impl Client {
-    /// Of the followers at `addresses`: HOST:PORT, or several with commas between them. Makes a connection with the first call,
-    /// and again whenever it breaks; of several followers one is called until it can't be reached, and then the next.
-    /// Needs a tokio runtime.
-    pub fn connect(addresses: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        let addresses: Vec<_> = addresses.split(',').map(str::trim).collect();
-        let has_others = addresses.len() > 1;
-        let followers: Vec<_> =
-            addresses.iter().map(|address| follower(address, has_others, &options)).collect::<Result<_, _>>()?;
-        let turn = AtomicUsize::new(rand::random_range(0..followers.len()));
-        Ok(Self { inner: Arc::new(Inner { followers, turn, options }) })
+    /// Of the followers at `names`: HOST:PORT, or several with commas between them. Every address that a name has is a follower. A
+    /// connection is made with the first call to a follower, and again whenever it breaks. Must be called on a tokio runtime, which
+    /// the client's connections live on.
+    pub fn connect(names: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let names: Vec<_> = names.split(',').map(|name| name.trim().to_owned()).collect();
+        for name in &names {
+            parse_address(name).map_err(|_| ClientError::Address { address: name.clone() })?;
+        }
+        let link = LinkOptions {
+            connect: options.connect.clone(),
+            resolve_every: options.resolve_every,
+            connect_timeout: options.connect_timeout,
+            keepalive_interval: options.keepalive,
+            keepalive_timeout: options.connect_timeout,
+            runtimes: vec![Handle::current()],
+            ..LinkOptions::default()
+        };
+        let (to_each, how) = (link.clone(), options.clone());
+        let make = move |place| Follower::new(place, to_each.clone(), &how);
+        let wrong = |_| ClientError::Address { address: names.join(",") };
+        let followers = Members::new(&names, &link, make).map_err(wrong)?;
+        Ok(Self { inner: Arc::new(Inner { followers, options, counts: Counts::default() }) })
     }
 
     /// A session that has seen nothing.
@@ -106,49 +122,23 @@ impl Client {
         Session::new(self.clone(), "")
     }
 
+    /// What the calls of all its sessions have come to so far.
+    pub fn stats(&self) -> ClientStats {
+        self.inner.counts.read()
+    }
+
     pub(crate) fn options(&self) -> &ClientOptions {
         &self.inner.options
     }
 
-    /// The follower to call now, and its turn.
-    pub(crate) fn follower(&self) -> (usize, &Follower) {
-        let turn = self.inner.turn.load(Ordering::Relaxed);
-        (turn, &self.inner.followers[turn % self.inner.followers.len()])
+    /// At least one; not to be held over an `await`.
+    pub(crate) fn followers(&self) -> Guard<Arc<List<Follower>>> {
+        self.inner.followers.now()
     }
 
-    /// The follower of this turn failed: the next one's turn, unless another call has said so already.
-    pub(crate) fn move_on(&self, turn: usize) {
-        let next = turn.wrapping_add(1);
-        // Whoever loses the race was told of a follower that nobody calls any more.
-        self.inner.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed).ok();
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.inner.counts
     }
-}
-
-fn follower(address: &str, has_others: bool, options: &ClientOptions) -> Result<Follower, ClientError> {
-    let wrong = || ClientError::Address { address: address.to_owned() };
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let uri: Uri = uri.parse().map_err(|_| wrong())?;
-    if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || uri.host().is_none_or(str::is_empty) {
-        return Err(wrong());
-    }
-    let channel = Endpoint::from(uri)
-        .user_agent(concat!("tao-client/", env!("CARGO_PKG_VERSION")))
-        .map_err(|_| wrong())?
-        .tcp_nodelay(true)
-        .connect_timeout(options.connect_timeout)
-        .http2_keep_alive_interval(options.keepalive)
-        .keep_alive_timeout(options.connect_timeout)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    let graph = GraphServiceClient::new(channel).max_decoding_message_size(options.max_message);
-    let link = LinkOptions {
-        connect_timeout: options.connect_timeout,
-        keepalive_interval: options.keepalive,
-        keepalive_timeout: options.connect_timeout,
-        fails_fast: has_others,
-        ..LinkOptions::default()
-    };
-    Ok(Follower { address: address.to_owned(), graph, pipe: OnceLock::new(), link })
 }
 
 #[cfg(test)]
@@ -164,16 +154,5 @@ mod tests {
             let error = Client::connect(wrong, ClientOptions::default()).unwrap_err();
             assert!(matches!(error, ClientError::Address { .. }) && !error.is_retryable(), "{wrong}: {error}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_turn_is_passed_on_once_however_many_calls_fail_in_it() {
-        let client = Client::connect("a:1,b:2,c:3", ClientOptions::default()).unwrap();
-        let (turn, first) = client.follower();
-        client.move_on(turn);
-        client.move_on(turn);
-        let (next, second) = client.follower();
-        assert_eq!(next, turn + 1);
-        assert_ne!(first.address, second.address);
     }
 }

@@ -159,6 +159,16 @@ impl ClientError {
         }
     }
 
+    /// There is no follower to call.
+    pub(crate) fn nobody() -> Self {
+        Self::Transport {
+            address: "any follower".to_owned(),
+            code: Code::Unavailable,
+            message: "none is known".to_owned(),
+            not_applied: true,
+        }
+    }
+
     /// What became of the way to the server at `address`, and of a call within so much time.
     pub(crate) fn from_link(error: &Error, address: &str, within: Duration) -> Self {
         let not_applied = error.is_not_applied();

@@ -4,7 +4,8 @@
 //! # async fn example() -> Result<(), tao_client::ClientError> {
 //! use tao_client::{Client, ClientOptions, v1};
 //!
-//! let session = Client::connect("10.0.0.1:50051,10.0.0.2:50051", ClientOptions::default())?.session();
+//! // All addresses of the name are followers, as they come and go. Sessions spread over them; make one for each user or task.
+//! let session = Client::connect("tao-followers:50051", ClientOptions::default())?.session();
 //! let added = session.object_add(v1::ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() }).await?;
 //! let id = added.object.map_or(0, |object| object.id);
 //! // Sees the write above, whichever follower answers.
@@ -16,9 +17,12 @@
 mod calls;
 mod client;
 mod error;
+mod follower;
 mod pipe;
+mod route;
 mod seen;
 mod session;
+mod stats;
 mod watch;
 
 pub use client::{Client, ClientOptions};
@@ -26,5 +30,8 @@ pub use error::ClientError;
 /// Of objects, and of values.
 pub use prost_types::Timestamp;
 pub use session::Session;
+pub use stats::ClientStats;
 pub use tao_proto::v1;
+/// For [`ClientOptions::connect`].
+pub use tao_rpc::{BoxIo, Connect, TcpConnect};
 pub use watch::Watch;

@@ -12,38 +12,52 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::calls::{SessionAnswer, SessionRequest};
-use crate::client::{Client, ClientOptions, Follower};
+use crate::client::{Client, ClientOptions};
 use crate::error::ClientError;
+use crate::follower::Follower;
 use crate::pipe::Piped;
+use crate::route::{Chosen, Route};
 use crate::seen::{Seen, merged};
 
 /// Between two attempts, unless the server asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Calls that read their own writes and never see time go backwards, on any follower. Clones are the same session, and may be
-/// used by many tasks at once.
+/// used by many tasks at once. All its calls go to one follower, as long as that can be reached (see [`Client`]).
 #[derive(Debug, Clone)]
 pub struct Session {
     client: Client,
-    seen: Arc<Mutex<Seen>>,
+    state: Arc<Mutex<State>>,
     deadline: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    seen: Seen,
+    route: Route,
+}
+
+impl State {
+    fn new(token: &str) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { seen: Seen::new(token), route: Route::new() }))
+    }
 }
 
 impl Session {
     pub(crate) fn new(client: Client, token: &str) -> Self {
         let deadline = client.options().deadline;
-        Self { client, seen: Arc::new(Mutex::new(Seen::new(token))), deadline }
+        Self { client, state: State::new(token), deadline }
     }
 
     /// What the session has seen, for another process to go on with; empty when it has seen nothing.
     pub fn token(&self) -> String {
-        self.seen.lock().text().as_ref().to_owned()
+        self.state.lock().seen.text().as_ref().to_owned()
     }
 
-    /// Another session, which goes on where the one that gave `token` was.
+    /// Another session, at a follower of its own, which goes on where the one that gave `token` was.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { seen: Arc::new(Mutex::new(Seen::new(token))), ..self.clone() }
+        Self { client: self.client.clone(), state: State::new(token), deadline: self.deadline }
     }
 
     /// Another session, which has seen nothing.
@@ -83,19 +97,27 @@ impl Session {
         }
         let mut perhaps_applied = false;
         let mut attempt = 1;
+        let mut failed = None;
+        let mut unreachable = None;
         loop {
             // Anew each time: other calls of the session, and errors, may have seen more.
-            let token = merged(&self.seen.lock().text(), &given);
-            let (turn, follower) = self.client.follower();
+            let (token, chosen) = self.next(&given, failed);
+            let Some(Chosen { follower, has_others, moved }) = chosen else { return Err(ClientError::nobody()) };
+            self.client.counts().attempt(attempt > 1, moved);
+            let is_last = attempt >= options.attempts;
+            // Another may know more than one that says nothing.
+            let is_impatient = has_others && repeatable && !is_last;
+            let until = if is_impatient { deadline.min(Instant::now() + options.patience) } else { deadline };
             let answered = if options.pipeline {
-                self.send_piped(follower, request.clone(), token, deadline).await
+                self.send_piped(&follower, request.clone(), token, until, has_others).await
             } else {
                 let mut request = request.clone();
                 request.set_token(&token);
-                self.send_alone(follower, request, &send, deadline).await
+                self.send_alone(&follower, request, &send, until).await
             };
             let error = match answered {
                 Ok(answer) => {
+                    follower.standing.succeeded();
                     self.learn(&given);
                     return Ok(answer);
                 }
@@ -103,20 +125,41 @@ impl Session {
             };
             // The channel keeps time as well, and may be the first to notice.
             let is_transport = matches!(error, ClientError::Transport { .. });
-            let is_late = is_transport && !error.is_not_applied() && Instant::now() >= deadline;
+            let is_late = is_transport && !error.is_not_applied() && Instant::now() >= until;
             let error = if is_late { self.late(&follower.address) } else { error };
-            if is_transport || error.code() == Code::Unavailable {
-                self.client.move_on(turn);
+            let is_silent = error.code() == Code::DeadlineExceeded && until < deadline;
+            if is_transport || is_silent || error.code() == Code::Unavailable {
+                follower.standing.failed();
             }
+            failed = Some(follower.number);
             let safe = repeatable || error.is_not_applied();
             perhaps_applied |= !error.is_not_applied();
             let pause = pause(options, attempt, &error);
-            if !error.is_retryable() || !safe || attempt >= options.attempts || Instant::now() + pause >= deadline {
+            if !error.is_retryable() || !safe || is_last || Instant::now() + pause >= deadline {
+                // What was in the way says more than that the time is up.
+                let was_not_sent = matches!(error, ClientError::Deadline { not_applied: true, .. });
+                let error = unreachable.filter(|_| was_not_sent).unwrap_or(error);
                 return Err(if perhaps_applied { error.perhaps_applied() } else { error });
             }
+            unreachable = is_transport.then_some(error);
             sleep(pause).await;
             attempt += 1;
         }
+    }
+
+    /// What the session has seen, with what its caller has, and whom to call: preferably not the follower of the number `failed`.
+    fn next(&self, given: &str, failed: Option<u64>) -> (Arc<str>, Option<Chosen>) {
+        let followers = self.client.followers();
+        let mut state = self.state.lock();
+        let seen = state.seen.text();
+        let chosen = state.route.choose(&followers, failed);
+        drop(state);
+        (merged(&seen, given), chosen)
+    }
+
+    /// Whom to call, preferably not the follower of the number `failed`.
+    pub(crate) fn follower(&self, failed: Option<u64>) -> Option<Arc<Follower>> {
+        self.next("", failed).1.map(|chosen| chosen.follower)
     }
 
     /// A call beside others on the follower's stream.
@@ -126,12 +169,13 @@ impl Session {
         request: Req,
         token: Arc<str>,
         deadline: Instant,
+        fails_fast: bool,
     ) -> Result<Res, ClientError> {
         let piped = Piped { call: request.into_call(), token };
-        let sent = follower.pipe()?.send(piped, Req::IS_WRITE, deadline).await;
+        let sent = follower.pipe().send(piped, Req::IS_WRITE, deadline, fails_fast).await;
         let answer = sent.map_err(|error| ClientError::from_link(&error, &follower.address, self.deadline))?;
         if let Some(seen) = &answer.seen {
-            self.seen.lock().learn(seen);
+            self.state.lock().seen.learn(seen);
         }
         match answer.answered {
             Some(Answered::Error(error)) => Err(ClientError::from_item(error)),
@@ -150,7 +194,7 @@ impl Session {
     ) -> Result<Res, ClientError> {
         let mut call = Request::new(request);
         call.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        match timeout_at(deadline, send(&mut follower.graph.clone(), call)).await {
+        match timeout_at(deadline, send(&mut follower.graph(), call)).await {
             Ok(Ok(response)) => {
                 let mut answer = response.into_inner();
                 self.learn(&answer.take_token());
@@ -173,13 +217,13 @@ impl Session {
     /// Adds what an answer has seen: answers of calls side by side each know a part.
     pub(crate) fn learn(&self, seen: &str) {
         if !seen.is_empty() {
-            self.seen.lock().learn(&seen.into());
+            self.state.lock().seen.learn(&seen.into());
         }
     }
 
     /// Adds what a stream of changes has told.
     pub(crate) fn learn_told(&self, told: &str) {
-        self.seen.lock().learn_told(&told.into());
+        self.state.lock().seen.learn_told(&told.into());
     }
 }
 

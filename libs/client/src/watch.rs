@@ -1,5 +1,6 @@
 //! A stream of changes that outlives the followers that serve it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tao_proto::v1;
@@ -7,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Request, Streaming};
 
 use crate::error::ClientError;
+use crate::follower::Follower;
 use crate::session::{Session, pause};
 
 /// A stream without a message for so long is taken for dead; followers send one at least every second.
@@ -24,13 +26,14 @@ pub struct Watch {
     ready: Vec<v1::Change>,
     /// Since when nothing has come, and attempts since then.
     failing: Option<(Instant, u32)>,
+    /// The number of the follower that failed last.
+    failed: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Open {
     answers: Streaming<v1::WatchResponse>,
-    turn: usize,
-    address: String,
+    follower: Arc<Follower>,
 }
 
 impl Session {
@@ -38,7 +41,7 @@ impl Session {
     /// seen is not missed). What the watch shows becomes part of what the session has seen. Nothing is sent before the first
     /// [`Watch::next`] or [`Watch::begin`].
     pub fn watch(&self, request: v1::WatchRequest) -> Watch {
-        Watch { session: self.clone(), request, open: None, ready: Vec::new(), failing: None }
+        Watch { session: self.clone(), request, open: None, ready: Vec::new(), failing: None, failed: None }
     }
 }
 
@@ -75,13 +78,16 @@ impl Watch {
 
     /// One message, or one failed attempt.
     async fn step(&mut self) -> Result<Vec<v1::Change>, ClientError> {
-        let (received, turn) = match &mut self.open {
-            Some(open) => (receive(open).await, open.turn),
-            None => self.connect().await,
+        let (received, follower) = match &mut self.open {
+            Some(open) => (receive(open).await, open.follower.clone()),
+            None => {
+                let Some(follower) = self.session.follower(self.failed) else { return Err(ClientError::nobody()) };
+                (self.connect(&follower).await, follower)
+            }
         };
         match received {
             Ok(answer) => {
-                self.failing = None;
+                (self.failing, self.failed) = (None, None);
                 self.session.learn_told(&answer.session_token);
                 // From here on the token says where to begin.
                 self.request.since_ms = 0;
@@ -90,39 +96,34 @@ impl Watch {
             }
             Err(error) => {
                 self.open = None;
-                self.failed(turn, error).await?;
+                self.failed(&follower, error).await?;
                 Ok(Vec::new())
             }
         }
     }
 
-    async fn connect(&mut self) -> (Result<v1::WatchResponse, ClientError>, usize) {
-        let (turn, follower) = self.session.client().follower();
-        let (mut graph, address) = (follower.graph.clone(), follower.address.clone());
+    async fn connect(&mut self, follower: &Arc<Follower>) -> Result<v1::WatchResponse, ClientError> {
+        let mut graph = follower.graph();
+        let address = || follower.address.clone();
         let within = self.session.deadline();
         let watch = graph.watch(Request::new(self.request.clone()));
-        let answered = match timeout_at(Instant::now() + within, watch).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(ClientError::from_status(&status, &address)),
-            Err(_) => Err(ClientError::Deadline { address: address.clone(), within, not_applied: true }),
+        let answers = match timeout_at(Instant::now() + within, watch).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(ClientError::from_status(&status, &follower.address)),
+            Err(_) => return Err(ClientError::Deadline { address: address(), within, not_applied: true }),
         };
-        let received = match answered {
-            Ok(answers) => {
-                let open = self.open.insert(Open { answers, turn, address });
-                receive(open).await
-            }
-            Err(error) => Err(error),
-        };
-        (received, turn)
+        receive(self.open.insert(Open { answers, follower: follower.clone() })).await
     }
 
     /// Waits for the next attempt, unless there is to be none.
-    async fn failed(&mut self, turn: usize, error: ClientError) -> Result<(), ClientError> {
+    async fn failed(&mut self, follower: &Follower, error: ClientError) -> Result<(), ClientError> {
         let (since, attempt) = self.failing.unwrap_or_else(|| (Instant::now(), 1));
         let is_elsewhere = matches!(error, ClientError::Transport { .. } | ClientError::Deadline { .. })
             || matches!(error.code(), Code::Unavailable | Code::ResourceExhausted);
-        if is_elsewhere {
-            self.session.client().move_on(turn);
+        self.failed = is_elsewhere.then_some(follower.number);
+        // One that has as many watches as it may have still answers calls.
+        if is_elsewhere && error.code() != Code::ResourceExhausted {
+            follower.standing.failed();
         }
         let pause = pause(self.session.client().options(), attempt, &error);
         if !error.is_retryable() || since.elapsed() + pause >= self.session.deadline() {
@@ -137,7 +138,7 @@ impl Watch {
 
 async fn receive(open: &mut Open) -> Result<v1::WatchResponse, ClientError> {
     let ended = |message: &str| ClientError::Transport {
-        address: open.address.clone(),
+        address: open.follower.address.clone(),
         code: Code::Unavailable,
         message: message.to_owned(),
         not_applied: true,
@@ -145,7 +146,7 @@ async fn receive(open: &mut Open) -> Result<v1::WatchResponse, ClientError> {
     match timeout(SILENCE, open.answers.message()).await {
         Ok(Ok(Some(answer))) => Ok(answer),
         Ok(Ok(None)) => Err(ended("the stream ended")),
-        Ok(Err(status)) => Err(ClientError::from_status(&status, &open.address)),
+        Ok(Err(status)) => Err(ClientError::from_status(&status, &open.follower.address)),
         Err(_) => Err(ended("the stream is silent")),
     }
 }

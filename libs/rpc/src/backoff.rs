@@ -32,6 +32,12 @@ impl Backoff {
     }
 }
 
+/// Up to a tenth less or more, so that what began together does not go on together.
+pub(crate) fn vary(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) % 2_001;
+    time.mul_f64(0.9 + random as f64 / 10_000.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The calling side.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use http::Uri;
 use tao_model::{Error, Result};
 use tao_proto::internal::tier_service_client::TierServiceClient;
 use tao_proto::internal::{SubscribeRequest, SubscribeResponse};
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +24,8 @@ use crate::call::{self, CallContext, Op, TierReply, is_write};
 use crate::connect::{AddressError, Connect, TcpConnect, channel, parse_address};
 use crate::line::Line;
 use crate::link::Link;
+use crate::members::runtime;
+use crate::names::{Aim, Place, keep_resolving, literal};
 use crate::peer_status;
 use crate::server::MAX_MESSAGE;
 use crate::version;
@@ -30,8 +33,10 @@ use crate::version;
 /// Limits and times of a client.
 #[derive(Clone)]
 pub struct LinkOptions {
-    /// How connections are made. Default: TCP.
+    /// How names are resolved and connections made. Default: the system's resolver, and TCP.
     pub connect: Arc<dyn Connect>,
+    /// How often a name is resolved again, give or take a tenth; it is resolved sooner when a connection breaks. Default: 2 s.
+    pub resolve_every: Duration,
     /// Connections to the peer, 1 or more: more only help when one core can't carry the traffic, and batch less.
     pub connections: usize,
     /// Calls under way at once on each connection; more are OVERLOADED.
@@ -44,8 +49,6 @@ pub struct LinkOptions {
     pub max_message_bytes: usize,
     /// How long a call waits for a connection, if its deadline is not sooner.
     pub connect_wait: Duration,
-    /// Whether it gives up as soon as an attempt to connect has failed, since its caller knows another server.
-    pub fails_fast: bool,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// How often an idle peer is asked whether it lives.
@@ -64,13 +67,13 @@ impl Default for LinkOptions {
     fn default() -> Self {
         Self {
             connect: Arc::new(TcpConnect),
+            resolve_every: Duration::from_secs(2),
             connections: 1,
             max_in_flight: 4_096,
             max_queued_bytes: 64 * 1024 * 1024,
             max_message_calls: 256,
             max_message_bytes: 256 * 1024,
             connect_wait: Duration::from_secs(1),
-            fails_fast: false,
             connect_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(3),
             keepalive_timeout: Duration::from_secs(4),
@@ -104,7 +107,7 @@ impl<A: Asking> Clone for LinkClient<A> {
 
 #[derive(Debug)]
 struct Inner<A: Asking> {
-    address: Uri,
+    place: Place,
     options: Arc<LinkOptions>,
     /// Of change streams: the one that the client was made on, if there was one.
     runtime: Handle,
@@ -112,32 +115,58 @@ struct Inner<A: Asking> {
     /// Whose turn it is.
     turn: AtomicUsize,
     _closed: DropGuard,
+    /// Where nobody else sees to what the name stands for.
+    _resolving: Option<AbortOnDropHandle<()>>,
 }
 
 impl<A: Asking> LinkClient<A> {
-    /// Begins to connect to `host:port` or `http://host:port`, in the background and for as long as the client lives. Must be made
-    /// on a tokio runtime, or be given one.
+    /// Begins to connect to `host:port` or `http://host:port`, in the background and for as long as the client lives: to the first
+    /// address that answers, where the name has several. Must be made on a tokio runtime, or be given one.
     pub fn new(address: &str, options: LinkOptions) -> Result<Self, AddressError> {
-        let address = parse_address(address)?;
-        let runtimes = if options.runtimes.is_empty() { vec![Handle::current()] } else { options.runtimes.clone() };
+        let name = Arc::new(parse_address(address)?);
+        let known = literal(&name);
+        let (tell, aim) = watch::channel(Aim { addresses: known.into_iter().collect(), problem: None });
+        let asks = Arc::<Notify>::default();
+        let place = Place::new(name.clone(), aim, asks.clone());
+        let resolving = known.is_none().then(|| {
+            let tell = move |resolved: io::Result<_>| {
+                tell.send_modify(|aim| match resolved {
+                    Ok(addresses) => *aim = Aim { addresses, problem: None },
+                    Err(error) => aim.problem = Some(error.to_string()),
+                });
+            };
+            let task = keep_resolving(options.connect.clone(), name, options.resolve_every, asks, tell);
+            AbortOnDropHandle::new(runtime(&options).spawn(task))
+        });
+        Ok(Self::start(place, options, resolving))
+    }
+
+    /// Begins to connect to a place, which somebody else looks for. See [`Self::new`].
+    pub fn to(place: Place, options: LinkOptions) -> Self {
+        Self::start(place, options, None)
+    }
+
+    fn start(place: Place, options: LinkOptions, resolving: Option<AbortOnDropHandle<()>>) -> Self {
+        let runtime = runtime(&options);
+        let runtimes = if options.runtimes.is_empty() { vec![runtime.clone()] } else { options.runtimes.clone() };
         let closed = CancellationToken::new();
         let options = Arc::new(options);
-        let peer = address.authority().map_or_else(|| address.to_string(), ToString::to_string);
         let connections = options.connections.max(runtimes.len());
         let start = |runtime: &Handle| {
-            let line = Arc::new(Line::new(peer.clone(), options.clone()));
-            runtime.spawn(Link::new(address.clone(), options.clone(), line.clone(), closed.clone()).run());
+            let line = Arc::new(Line::new(place.label(), options.clone()));
+            runtime.spawn(Link::new(place.clone(), options.clone(), line.clone(), closed.clone()).run());
             line
         };
         let lines = runtimes.iter().cycle().take(connections).map(start).collect();
-        let runtime = Handle::try_current().unwrap_or_else(|_| runtimes[0].clone());
-        let inner = Inner { address, options, runtime, lines, turn: AtomicUsize::new(0), _closed: closed.drop_guard() };
-        Ok(Self { inner: Arc::new(inner) })
+        let turn = AtomicUsize::new(0);
+        let closed = closed.drop_guard();
+        let inner = Inner { place, options, runtime, lines, turn, _closed: closed, _resolving: resolving };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// The peer.
-    pub fn address(&self) -> &Uri {
-        &self.inner.address
+    /// Where the peer is.
+    pub fn place(&self) -> &Place {
+        &self.inner.place
     }
 
     /// Whether a call would be sent at once.
@@ -147,13 +176,14 @@ impl<A: Asking> LinkClient<A> {
 
     /// Waits until calls can be sent; fails with what stands in the way when that takes too long.
     pub async fn wait_connected(&self, time: Duration) -> Result<()> {
-        self.line().wait_open(Instant::now() + time).await
+        self.line().wait_open(Instant::now() + time, false).await
     }
 
-    /// Asks, and waits for the answer until the deadline. Dropping the future gives the call up, there too.
+    /// Asks, and waits for the answer until the deadline. Dropping the future gives the call up, there too. `fails_fast`: while there is
+    /// no connection, an attempt to make one that failed is enough to fail the call, since its caller knows another server.
     ///
     /// Errors: UNAVAILABLE, DEADLINE_EXCEEDED (each says whether a write surely did not happen) and OVERLOADED (nothing was sent).
-    pub async fn send(&self, call: A::Call, is_write: bool, deadline: Instant) -> Result<A::Reply> {
+    pub async fn send(&self, call: A::Call, is_write: bool, deadline: Instant, fails_fast: bool) -> Result<A::Reply> {
         let now = Instant::now();
         if deadline <= now {
             return Err(Error::DeadlineExceeded { not_applied: true });
@@ -165,7 +195,7 @@ impl<A: Asking> LinkClient<A> {
                 break ticket;
             }
             let limit = now + self.inner.options.connect_wait;
-            match line.wait_open(limit.min(deadline)).await {
+            match line.wait_open(limit.min(deadline), fails_fast).await {
                 Ok(()) => {}
                 Err(_) if deadline <= limit => return Err(Error::DeadlineExceeded { not_applied: true }),
                 Err(error) => return Err(error),
@@ -204,8 +234,13 @@ impl TierClient {
     ///
     /// Errors: the peer's own, and those of [`LinkClient::send`].
     pub async fn call(&self, context: &CallContext, op: Op) -> Result<TierReply> {
+        self.ask(context, op, false).await
+    }
+
+    /// The same; see [`LinkClient::send`] for `fails_fast`.
+    pub(crate) async fn ask(&self, context: &CallContext, op: Op, fails_fast: bool) -> Result<TierReply> {
         let is_write = is_write(&op);
-        call::from_reply(self.send(call::to_wire(context, op), is_write, context.deadline).await?)
+        call::from_reply(self.send(call::to_wire(context, op), is_write, context.deadline, fails_fast).await?)
     }
 
     /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.
@@ -219,7 +254,7 @@ impl TierClient {
         request: SubscribeRequest,
         window: Option<u32>,
     ) -> Result<BoxStream<'static, Result<SubscribeResponse>>> {
-        let (address, mut options) = (self.inner.address.clone(), self.inner.options.clone());
+        let (place, mut options) = (self.inner.place.clone(), self.inner.options.clone());
         if let Some(stream_window) = window {
             options = Arc::new(LinkOptions { stream_window, ..(*options).clone() });
         }
@@ -227,7 +262,8 @@ impl TierClient {
         // On the client's runtime: the connection must outlive the caller's.
         let connecting = self.inner.runtime.spawn(async move {
             let connecting = async {
-                let channel = channel(&address, &options).await.map_err(|why| unreachable(&peer, &why))?;
+                let reaching = async { channel(place.name(), &place.addresses().await?, &options).await };
+                let (channel, _) = reaching.await.map_err(|why| unreachable(&peer, &why))?;
                 let mut client = TierServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
                 let mut request = Request::new(request);
                 version::tell(request.metadata_mut());
@@ -236,9 +272,11 @@ impl TierClient {
                 Ok((channel, checked.map_err(|status| peer_status::from_status(&peer, &status))?))
             };
             let opened = timeout(options.connect_timeout, connecting).await;
-            opened
-                .unwrap_or_else(|_| Err(unreachable(&peer, "no answer")))
-                .map(|(channel, events)| (channel, events, peer))
+            let opened = opened.unwrap_or_else(|_| Err(unreachable(&peer, "no answer")));
+            if opened.is_err() {
+                place.doubt();
+            }
+            opened.map(|(channel, events)| (channel, events, peer))
         });
         let (channel, events, peer) = AbortOnDropHandle::new(connecting)
             .await

@@ -1,8 +1,10 @@
-//! How to reach a peer. Injected, so that a simulated network can take the place of TCP.
+//! How to reach a peer. Injected, so that a simulated network can take the place of TCP and of its names.
 
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,32 +19,36 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 /// A connection of any kind.
 pub type BoxIo = Box<dyn Io>;
 
-/// Makes connections.
+/// Knows what names stand for, and makes connections.
 pub trait Connect: Send + Sync + 'static {
-    /// Connects to the address's host and port.
-    fn connect(&self, address: Uri) -> BoxFuture<'static, io::Result<BoxIo>>;
+    /// All addresses that a host's name has now, the preferred ones first. It is not asked about IP addresses.
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
+    /// Connects to one of them.
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>>;
 }
 
-/// TCP, with TCP_NODELAY.
+/// TCP, with TCP_NODELAY; names are the system's resolver's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpConnect;
 
 impl TcpConnect {
-    /// Connects, trying every address that the host's name has.
-    pub async fn stream(address: &Uri) -> io::Result<TcpStream> {
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
-        let host = address.host().ok_or_else(|| invalid("the address has no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = address.port_u16().ok_or_else(|| invalid("the address has no port"))?;
-        let stream = TcpStream::connect((host, port)).await?;
+    /// Connects.
+    pub async fn stream(peer: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(peer).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 }
 
 impl Connect for TcpConnect {
-    fn connect(&self, address: Uri) -> BoxFuture<'static, io::Result<BoxIo>> {
-        Box::pin(async move { Ok(Box::new(Self::stream(&address).await?) as BoxIo) })
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let host = host.to_owned();
+        async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
+    }
+
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
+        async move { Ok(Box::new(Self::stream(peer).await?) as BoxIo) }.boxed()
     }
 }
 
@@ -71,14 +77,37 @@ pub fn parse_address(text: &str) -> Result<Uri, AddressError> {
     Ok(uri)
 }
 
-/// A connection to the peer, made now; it lives on the runtime that this is called on.
-pub(crate) async fn channel(address: &Uri, options: &LinkOptions) -> Result<Channel, String> {
-    let connect: Arc<dyn Connect> = options.connect.clone();
-    let connector = tower::service_fn(move |uri: Uri| {
-        let connecting = connect.connect(uri);
-        async move { connecting.await.map(hyper_util::rt::TokioIo::new) }
+/// Connects to the first of these that answers, and says which that was.
+pub(crate) async fn dial(connect: Arc<dyn Connect>, addresses: Vec<SocketAddr>) -> io::Result<(BoxIo, SocketAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
+    for address in addresses {
+        match connect.connect(address).await {
+            Ok(io) => return Ok((io, address)),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// A connection to the first of a peer's addresses that answers, made now; it lives on the runtime that this is called on.
+pub(crate) async fn channel(
+    name: &Uri,
+    addresses: &[SocketAddr],
+    options: &LinkOptions,
+) -> Result<(Channel, SocketAddr), String> {
+    let (connect, addresses) = (options.connect.clone(), addresses.to_vec());
+    let reached = Arc::new(OnceLock::new());
+    let tell = reached.clone();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (dialing, tell) = (dial(connect.clone(), addresses.clone()), tell.clone());
+        async move {
+            let (io, address) = dialing.await?;
+            // The connection is made once: a channel that was connected eagerly and broke is not used again here.
+            let _ = tell.set(address);
+            Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(io))
+        }
     });
-    Endpoint::from(address.clone())
+    let channel = Endpoint::from(name.clone())
         .http2_keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .keep_alive_while_idle(true)
@@ -86,7 +115,9 @@ pub(crate) async fn channel(address: &Uri, options: &LinkOptions) -> Result<Chan
         .initial_connection_window_size(options.stream_window.saturating_mul(4))
         .connect_with_connector(connector)
         .await
-        .map_err(|e| whole(&e))
+        .map_err(|e| whole(&e))?;
+    let address = reached.get().copied().ok_or("the connection was not made")?;
+    Ok((channel, address))
 }
 
 /// An error with all of its causes: transport errors say nothing by themselves.

@@ -4,12 +4,10 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, CatchUnwind};
@@ -19,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
+use crate::backoff::vary;
 use crate::drain::Drain;
 use crate::server::ServerLimits;
 
@@ -295,10 +294,4 @@ fn crashed(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
     Error::Internal { what: "the handler panicked".to_owned() }
-}
-
-/// Up to a tenth less or more, so that streams begun together don't all end together.
-fn vary(time: Duration) -> Duration {
-    let random = RandomState::new().hash_one(()) % 2_001;
-    time.mul_f64(0.9 + random as f64 / 10_000.0)
 }

@@ -1,86 +1,82 @@
 //! Several servers that can answer the same calls: the leaders of a cluster, or the storage shards of one database.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use tao_model::{Error, Result, StableHash};
+use tao_model::{Error, Result};
 use tao_proto::internal::{SubscribeRequest, SubscribeResponse};
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::{CallContext, Op, TierReply, is_write};
 use crate::client::{LinkOptions, TierClient};
 use crate::connect::AddressError;
+use crate::members::{List, Members};
+use crate::rendezvous::weight;
+use crate::standing::Standing;
 
 /// How long one of several servers may take for a read before the next is asked.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a server that failed is asked last, at first; doubled up to [`SUSPECT_LONGEST`] while it goes on failing.
-const SUSPECT: Duration = Duration::from_millis(500);
-const SUSPECT_LONGEST: Duration = Duration::from_secs(8);
 
 /// Servers among which rendezvous hashing chooses one for each key, and the next when that one fails: so all callers that see the
-/// same servers alive agree, and a server that dies moves only its own keys. Cheap to clone.
+/// same servers alive agree, and a server that dies moves only its own keys. The servers are all that the names stand for, as they
+/// come and go ([`crate::members`]). Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TierGroup {
-    members: Arc<[Member]>,
-    began: Instant,
+    members: Arc<Members<Member>>,
 }
 
 #[derive(Debug)]
 struct Member {
     client: TierClient,
-    hash: u64,
-    /// Milliseconds after `began` until when it is asked last.
-    suspect_until: AtomicU64,
-    /// Failures in a row.
-    failures: AtomicU64,
+    standing: Standing,
 }
 
 impl TierGroup {
     /// Begins to connect to all of them; at least one. See [`TierClient::new`].
-    pub fn new(addresses: &[String], options: &LinkOptions) -> Result<Self, AddressError> {
-        let member = |address: &String| {
-            Ok(Member {
-                client: TierClient::new(address, options.clone())?,
-                hash: StableHash::of(address.as_bytes()),
-                suspect_until: AtomicU64::new(0),
-                failures: AtomicU64::new(0),
-            })
-        };
-        let members = addresses.iter().map(member).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { members: members.into(), began: Instant::now() })
+    pub fn new(names: &[String], options: &LinkOptions) -> Result<Self, AddressError> {
+        let to_each = options.clone();
+        let make =
+            move |place| Member { client: TierClient::to(place, to_each.clone()), standing: Standing::default() };
+        Ok(Self { members: Arc::new(Members::new(names, options, make)?) })
     }
 
-    /// How many servers there are.
+    /// What the servers go by, with commas between them: for people.
+    pub fn names(&self) -> String {
+        self.members.names().join(", ")
+    }
+
+    /// How many servers there are now.
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.members.now().entries.len()
     }
 
     /// Whether there are none; then every call fails.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.len() == 0
     }
 
     /// The server that a call with this key would be sent to first.
-    pub fn first(&self, key: u64) -> Option<&TierClient> {
-        self.ranked(key).first().map(|member| &member.client)
+    pub fn first(&self, key: u64) -> Option<TierClient> {
+        ranked(&self.members.list(), key).first().map(|member| member.client.clone())
     }
 
     /// Asks the key's server, and when that can't be reached, the next, until the deadline. A write whose fate is not known is not
     /// sent to another.
     pub async fn call(&self, key: u64, context: &CallContext, op: Op) -> Result<TierReply> {
-        if let [only] = &*self.members {
-            return only.client.call(context, op).await;
+        let list = self.members.list();
+        if let [only] = &*list.entries {
+            return only.member.client.call(context, op).await;
         }
         let is_write = is_write(&op);
         let mut error = Error::unavailable("no server is configured");
-        let ranked = self.ranked(key);
+        let ranked = ranked(&list, key);
         let mut op = Some(op);
         for (n, member) in ranked.iter().enumerate() {
             let is_last = n + 1 == ranked.len();
             let Some(ask) = (if is_last { op.take() } else { op.clone() }) else { break };
-            let call = member.client.call(context, ask);
+            let call = member.client.ask(context, ask, !is_last);
             let answer = if is_write || is_last {
                 call.await
             } else {
@@ -89,15 +85,15 @@ impl TierGroup {
             };
             error = match answer {
                 Ok(reply) => {
-                    member.failures.store(0, Ordering::Relaxed);
+                    member.standing.succeeded();
                     return Ok(reply);
                 }
                 Err(error) => error,
             };
             match &error {
-                Error::Unavailable { not_applied: true, .. } => self.suspect(member),
+                Error::Unavailable { not_applied: true, .. } => member.standing.failed(),
                 Error::DeadlineExceeded { .. } | Error::Unavailable { .. } => {
-                    self.suspect(member);
+                    member.standing.failed();
                     if is_write {
                         return Err(error);
                     }
@@ -137,85 +133,42 @@ impl TierGroup {
         window: Option<u32>,
     ) -> Result<(BoxStream<'static, Result<SubscribeResponse>>, Follows)> {
         let mut last = Error::unavailable("no server is configured");
-        for member in self.ranked(key) {
+        for member in ranked(&self.members.list(), key) {
             match member.client.open(request.clone(), window).await {
-                Ok(events) => {
-                    let place = self.members.iter().position(|m| std::ptr::eq(m, member)).unwrap_or_default();
-                    return Ok((events, Follows { group: self.clone(), place }));
-                }
+                Ok(events) => return Ok((events, Follows(member.clone()))),
                 Err(error) => last = error,
             }
-            self.suspect(member);
+            member.standing.failed();
         }
         Err(last)
     }
-
-    fn suspect(&self, member: &Member) {
-        let failures = member.failures.fetch_add(1, Ordering::Relaxed).min(8);
-        let time = (SUSPECT * (1 << failures)).min(SUSPECT_LONGEST);
-        let until = (self.began.elapsed() + time).as_millis() as u64;
-        member.suspect_until.store(until, Ordering::Relaxed);
-    }
-
-    /// All servers: the connected ones that did not fail lately first, and among equals in rendezvous order.
-    fn ranked(&self, key: u64) -> Vec<&Member> {
-        let now = self.began.elapsed().as_millis() as u64;
-        let mut ranked: Vec<&Member> = self.members.iter().collect();
-        if ranked.len() > 1 {
-            ranked.sort_by_cached_key(|member| {
-                let is_suspect = member.suspect_until.load(Ordering::Relaxed) > now;
-                (!member.client.is_connected(), is_suspect, std::cmp::Reverse(weight(member.hash, key)))
-            });
-        }
-        ranked
-    }
 }
 
-/// Which server a stream comes from, for when it turns out to be silent.
+/// All servers: the connected ones that did not fail lately first, and among equals in rendezvous order.
+fn ranked(list: &List<Member>, key: u64) -> Vec<&Arc<Member>> {
+    let mut ranked: Vec<_> = list.entries.iter().collect();
+    if ranked.len() > 1 {
+        ranked.sort_by_cached_key(|entry| {
+            let Member { client, standing } = &*entry.member;
+            (!client.is_connected(), standing.is_suspect(), Reverse(weight(entry.hash, key)))
+        });
+    }
+    ranked.into_iter().map(|entry| &entry.member).collect()
+}
+
+/// Which server a stream comes from, for when it turns out to be silent. The server may be none of the group's any more.
 #[derive(Debug)]
-pub struct Follows {
-    group: TierGroup,
-    place: usize,
-}
+pub struct Follows(Arc<Member>);
 
 impl Follows {
     /// The stream broke: another server is asked next, if there is one.
     pub fn broke(&self) {
-        self.group.suspect(&self.group.members[self.place]);
+        self.0.standing.failed();
+        self.0.client.place().doubt();
     }
 
     /// The stream's server.
     pub fn server(&self) -> String {
-        let address = self.group.members[self.place].client.address();
-        address.authority().map_or_else(String::new, ToString::to_string)
-    }
-}
-
-/// Rendezvous hashing: the server with the highest weight has the key.
-fn weight(server: u64, key: u64) -> u64 {
-    let mut x = server ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_spread_evenly_and_a_lost_server_moves_only_its_own() {
-        let servers: Vec<u64> = (0..4).map(|n| StableHash::of(format!("leader-{n}:50052").as_bytes())).collect();
-        let first = |servers: &[u64], key| *servers.iter().max_by_key(|s| weight(**s, key)).unwrap();
-        let mut counts = std::collections::BTreeMap::<u64, u32>::new();
-        for key in 0..1024 {
-            let chosen = first(&servers, key);
-            *counts.entry(chosen).or_default() += 1;
-            let without: Vec<u64> = servers.iter().copied().filter(|s| *s != servers[0]).collect();
-            if chosen != servers[0] {
-                assert_eq!(first(&without, key), chosen);
-            }
-        }
-        assert!(counts.len() == 4 && counts.values().all(|n| (190..330).contains(n)), "{counts:?}");
+        self.0.client.place().label()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
@@ -27,6 +28,8 @@ pub(crate) struct Line<A: Asking> {
     /// The thread of its connection, while that stays on one.
     thread: OnceLock<ThreadId>,
     state: Mutex<State<A>>,
+    /// What `State::open` says, for those who only want to know.
+    open: AtomicBool,
     /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
     closed: watch::Sender<Option<Closed>>,
 }
@@ -117,7 +120,8 @@ impl<A: Asking> Drop for Ticket<'_, A> {
 impl<A: Asking> Line<A> {
     pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
         let closed = watch::Sender::new(Some(Closed::now("not connected yet")));
-        Self { peer, options, thread: OnceLock::new(), state: Mutex::new(State::new()), closed }
+        let (thread, state) = (OnceLock::new(), Mutex::new(State::new()));
+        Self { peer, options, thread, state, open: AtomicBool::new(false), closed }
     }
 
     /// Its connection lives on this thread from now on.
@@ -136,7 +140,13 @@ impl<A: Asking> Line<A> {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.state.lock().open
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// With the state's lock held.
+    fn set_open(&self, state: &mut State<A>, open: bool) {
+        state.open = open;
+        self.open.store(open, Ordering::Relaxed);
     }
 
     fn unreachable(&self, why: &str, not_applied: bool) -> Error {
@@ -155,9 +165,8 @@ impl<A: Asking> Line<A> {
     }
 
     /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed.
-    pub(crate) async fn wait_open(&self, until: Instant) -> Result<()> {
+    pub(crate) async fn wait_open(&self, until: Instant, fails_fast: bool) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        let fails_fast = self.options.fails_fast;
         let settled = |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
         // Whether it settled or not, the present state says all.
         let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
@@ -216,21 +225,28 @@ impl<A: Asking> Line<A> {
     /// A stream takes calls from now on.
     pub(crate) fn opened(&self, stream: u64) {
         let mut state = self.state.lock();
-        (state.stream, state.open) = (stream, true);
+        state.stream = stream;
+        self.set_open(&mut state, true);
         let wakers = std::mem::take(&mut state.wakers);
         self.closed.send_replace(None);
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A stream could not be opened.
-    pub(crate) fn failed(&self, stream: u64, why: String) {
+    /// A stream could not be opened: its requests end.
+    pub(crate) fn abandoned(&self, stream: u64) {
         let mut state = self.state.lock();
-        state.abandoned = stream;
+        state.abandoned = state.abandoned.max(stream);
         let wakers = std::mem::take(&mut state.wakers);
-        self.closed.send_replace(Some(Closed { why, has_failed: true }));
         drop(state);
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Nor is there another.
+    pub(crate) fn failed(&self, why: String) {
+        let state = self.state.lock();
+        self.closed.send_replace(Some(Closed { why, has_failed: true }));
+        drop(state);
     }
 
     /// Nobody connects any more: the client is gone, or the runtime that it lived on. Requests must end too, or they would hold
@@ -238,7 +254,8 @@ impl<A: Asking> Line<A> {
     pub(crate) fn close(&self) {
         let why = "the client was closed";
         let mut state = self.state.lock();
-        (state.stream, state.open, state.abandoned) = (u64::MAX, false, u64::MAX);
+        (state.stream, state.abandoned) = (u64::MAX, u64::MAX);
+        self.set_open(&mut state, false);
         state.queue.clear();
         state.queued_bytes = 0;
         let lost: Vec<_> = state.waiting.drain().collect();
@@ -265,7 +282,7 @@ impl<A: Asking> Line<A> {
         if state.stream != stream || !state.open {
             return;
         }
-        state.open = false;
+        self.set_open(&mut state, false);
         let wakers = std::mem::take(&mut state.wakers);
         self.closed.send_replace(Some(Closed::now("its server is shutting down")));
         drop(state);
@@ -281,7 +298,7 @@ impl<A: Asking> Line<A> {
             state.queue.clear();
             state.queued_bytes = 0;
             if state.open {
-                state.open = false;
+                self.set_open(&mut state, false);
                 self.closed.send_replace(Some(Closed::now(why)));
             }
         }

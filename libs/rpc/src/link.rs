@@ -1,10 +1,13 @@
-//! The task behind a link: connects, reads answers, connects again.
+//! The task behind a link: connects, reads answers, connects again, to wherever its place is.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use http::Uri;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use metrics::{Counter, counter};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,16 +20,19 @@ use crate::backoff::Backoff;
 use crate::client::LinkOptions;
 use crate::connect::{channel, whole};
 use crate::line::{Line, Requests};
+use crate::names::Place;
 
 /// A stream that lived so long was a success: the next attempt to connect does not wait long.
 const LIVED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Link<A: Asking> {
-    pub(crate) address: Uri,
-    pub(crate) options: Arc<LinkOptions>,
-    pub(crate) line: Arc<Line<A>>,
+    place: Place,
+    options: Arc<LinkOptions>,
+    line: Arc<Line<A>>,
     /// The client is gone.
-    pub(crate) closed: CancellationToken,
+    closed: CancellationToken,
+    /// Of the last attempt to open a stream.
+    number: AtomicU64,
     messages: Counter,
     calls: Counter,
     streams: Counter,
@@ -36,7 +42,16 @@ pub(crate) struct Link<A: Asking> {
 struct Open<A: Asking> {
     number: u64,
     responses: Streaming<A::Response>,
+    at: SocketAddr,
     _channel: Channel,
+}
+
+/// What became of a stream.
+enum Over<A: Asking> {
+    /// It ended; or its server asks for no more calls.
+    Ended { politely: bool },
+    /// The place is elsewhere now, and there is a stream to there.
+    Moved(Box<Open<A>>),
 }
 
 struct Closing<A: Asking>(Arc<Line<A>>);
@@ -47,11 +62,23 @@ impl<A: Asking> Drop for Closing<A> {
     }
 }
 
+/// An attempt to open a stream. However it comes to nothing, its requests must end, or they would hold their connection.
+struct Attempt<'a, A: Asking> {
+    line: &'a Line<A>,
+    number: u64,
+}
+
+impl<A: Asking> Drop for Attempt<'_, A> {
+    fn drop(&mut self) {
+        self.line.abandoned(self.number);
+    }
+}
+
 impl<A: Asking> Link<A> {
-    pub(crate) fn new(address: Uri, options: Arc<LinkOptions>, line: Arc<Line<A>>, closed: CancellationToken) -> Self {
+    pub(crate) fn new(place: Place, options: Arc<LinkOptions>, line: Arc<Line<A>>, closed: CancellationToken) -> Self {
         let count = |what: &str| counter!(format!("{}_{what}_total", A::METRICS), "peer" => line.peer().to_owned());
         let (messages, calls, streams) = (count("messages"), count("calls"), count("streams"));
-        Self { address, options, line, closed, messages, calls, streams }
+        Self { place, options, line, closed, number: AtomicU64::new(0), messages, calls, streams }
     }
 
     /// Runs until the client is gone.
@@ -59,37 +86,53 @@ impl<A: Asking> Link<A> {
         if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             self.line.settle(thread::current().id());
         }
-        let mut backoff = Backoff::new();
-        let mut number = 0;
-        let closed = self.closed.clone();
         // However this ends, also by the end of its runtime.
         let _closing = Closing(self.line.clone());
-        let running = async {
-            loop {
-                number += 1;
-                match self.open(number).await {
-                    Ok(open) => {
-                        let began = Instant::now();
-                        let was_drained = self.read_until_replaced(open).await;
-                        if was_drained || began.elapsed() >= LIVED {
-                            backoff.reset();
-                        }
-                    }
-                    Err(why) => {
-                        tracing::debug!(peer = self.line.peer(), why, "can't connect");
-                        self.line.failed(number, why);
-                    }
-                }
-                sleep(backoff.next()).await;
-            }
-        };
+        let closed = self.closed.clone();
         tokio::select! {
             () = closed.cancelled() => {}
-            () = running => {}
+            () = self.keep_open() => {}
         }
     }
 
-    async fn open(&self, number: u64) -> Result<Open<A>, String> {
+    async fn keep_open(&self) {
+        let mut backoff = Backoff::new();
+        let mut moved = None;
+        loop {
+            let known = self.place.mark();
+            let opened = match moved.take() {
+                Some(open) => Ok(open),
+                None => self.open().await,
+            };
+            match opened {
+                Ok(open) => {
+                    let began = Instant::now();
+                    match self.read_until_over(open).await {
+                        Over::Moved(open) => {
+                            moved = Some(*open);
+                            backoff.reset();
+                            continue;
+                        }
+                        Over::Ended { politely } if politely || began.elapsed() >= LIVED => backoff.reset(),
+                        Over::Ended { .. } => {}
+                    }
+                }
+                Err(why) => {
+                    tracing::debug!(peer = self.line.peer(), why, "can't connect");
+                    self.line.failed(why);
+                }
+            }
+            self.place.doubt();
+            tokio::select! {
+                () = sleep(backoff.next()) => {}
+                () = Place::changed(known) => backoff.reset(),
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Open<A>, String> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let attempt = Attempt { line: &self.line, number };
         let requests = Requests {
             line: self.line.clone(),
             stream: number,
@@ -97,60 +140,109 @@ impl<A: Asking> Link<A> {
             calls: self.calls.clone(),
         };
         let connecting = async {
-            let channel = channel(&self.address, &self.options).await?;
-            // No call is sent before the server has accepted the stream: one that it refuses loses none.
-            let responses = A::open(channel.clone(), requests).await.map_err(|s| whole(&s))?;
-            Ok::<_, String>(Open { number, responses, _channel: channel })
+            let addresses = self.place.addresses().await?;
+            let opening = async {
+                let (channel, at) = channel(self.place.name(), &addresses, &self.options).await?;
+                // No call is sent before the server has accepted the stream: one that it refuses loses none.
+                let responses = A::open(channel.clone(), requests).await.map_err(|s| whole(&s))?;
+                Ok::<_, String>(Open { number, responses, at, _channel: channel })
+            };
+            // An address that the name has lost is not waited for.
+            tokio::select! {
+                opened = opening => opened,
+                () = self.place.left(&addresses) => Err("its name has another address now".to_owned()),
+            }
         };
         let open = timeout(self.options.connect_timeout, connecting).await.map_err(|_| "no answer".to_owned())??;
+        std::mem::forget(attempt);
         self.streams.increment(1);
-        tracing::debug!(peer = self.line.peer(), stream = number, "connected");
+        tracing::debug!(peer = self.line.peer(), at = %open.at, stream = number, "connected");
         self.line.opened(number);
         Ok(open)
     }
 
-    /// Reads answers until the stream breaks or another should take its place (`true`); then what is left is read beside it.
-    async fn read_until_replaced(&self, open: Open<A>) -> bool {
-        let mut draining = read(&self.line, open).await;
-        let is_draining = draining.is_some();
-        if is_draining {
-            let (line, closed) = (self.line.clone(), self.closed.clone());
-            tokio::spawn(async move {
-                let reading = async {
-                    while let Some(open) = draining.take() {
-                        draining = read(&line, open).await;
+    /// Reads answers until the stream breaks or another should take its place; then what is left is read beside it.
+    async fn read_until_over(&self, open: Open<A>) -> Over<A> {
+        let at = open.at;
+        let mut reading = read(self.line.clone(), open);
+        let rest = tokio::select! {
+            rest = &mut reading => rest,
+            // Calls go to the new one first, and only then the old one is let go: it may still be the better.
+            open = self.open_elsewhere(at) => {
+                tracing::debug!(peer = self.line.peer(), left = %at, at = %open.at, "its name has another address now");
+                self.read_beside(async move {
+                    if let Some(rest) = reading.await {
+                        read_out(rest).await;
                     }
-                };
-                tokio::select! {
-                    () = closed.cancelled() => {}
-                    () = reading => {}
-                }
-            });
+                });
+                return Over::Moved(open.into());
+            }
+        };
+        let politely = rest.is_some();
+        if let Some(rest) = rest {
+            self.read_beside(read_out(rest));
         }
-        is_draining
+        Over::Ended { politely }
+    }
+
+    fn read_beside(&self, reading: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = reading => {}
+            }
+        });
+    }
+
+    /// Ends once the place has another address than `at`, and a stream to there is open.
+    async fn open_elsewhere(&self, at: SocketAddr) -> Open<A> {
+        let mut backoff = Backoff::new();
+        loop {
+            self.place.left(&[at]).await;
+            match self.open().await {
+                Ok(open) => return open,
+                Err(why) => tracing::debug!(peer = self.line.peer(), why, "can't connect to where its name points now"),
+            }
+            sleep(backoff.next()).await;
+        }
     }
 }
 
+/// A stream whose server asks for no more calls, and to whom its answers go.
+type Rest<A> = (Arc<Line<A>>, Open<A>);
+
 /// Reads answers until the stream ends, or its server asks for no more calls: then the rest is still to be read.
-async fn read<A: Asking>(line: &Line<A>, mut open: Open<A>) -> Option<Open<A>> {
-    loop {
-        let why = match open.responses.message().await {
-            Ok(Some(response)) => {
-                let (replies, draining) = A::take(response);
-                line.deliver(replies);
-                if draining {
-                    tracing::debug!(peer = line.peer(), stream = open.number, "draining");
-                    line.draining(open.number);
-                    return Some(open);
+fn read<A: Asking>(line: Arc<Line<A>>, mut open: Open<A>) -> BoxFuture<'static, Option<Rest<A>>> {
+    let reading = async move {
+        loop {
+            let why = match open.responses.message().await {
+                Ok(Some(response)) => {
+                    let (replies, draining) = A::take(response);
+                    line.deliver(replies);
+                    if draining {
+                        tracing::debug!(peer = line.peer(), stream = open.number, "draining");
+                        line.draining(open.number);
+                        return Some((line, open));
+                    }
+                    continue;
                 }
-                continue;
-            }
-            Ok(None) => "the connection was closed".to_owned(),
-            Err(status) => describe(&status),
-        };
-        tracing::debug!(peer = line.peer(), stream = open.number, why, "stream ended");
-        line.ended(open.number, &why);
-        return None;
+                Ok(None) => "the connection was closed".to_owned(),
+                Err(status) => describe(&status),
+            };
+            tracing::debug!(peer = line.peer(), stream = open.number, why, "stream ended");
+            line.ended(open.number, &why);
+            return None;
+        }
+    };
+    reading.boxed()
+}
+
+/// Reads to the end, whatever the server says once more.
+async fn read_out<A: Asking>((line, open): Rest<A>) {
+    let mut rest = Some((line, open));
+    while let Some((line, open)) = rest {
+        rest = read(line, open).await;
     }
 }
 

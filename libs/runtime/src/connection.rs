@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use crate::activity::{Activity, Busy};
 use crate::inline::Inline;
 use crate::layer::{Call, Instrumented, Measured};
 use crate::listener::Listener;
@@ -64,7 +66,9 @@ pub(crate) async fn drive<L: Listener>(
         }
     };
     let ending = CancellationToken::new();
-    let service = PerConnection { service, info: io.connect_info(), ending: Ending(ending.clone()) };
+    let activity = Arc::<Activity>::default();
+    let (info, ends) = (io.connect_info(), Ending(ending.clone()));
+    let service = PerConnection { service, info, ending: ends, activity: activity.clone() };
     let (io, outbox) = outbox::gather(io);
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
@@ -75,6 +79,9 @@ pub(crate) async fn drive<L: Listener>(
     ends.push(drain.cancelled_owned().map(|()| End::WhenDone(None)).boxed());
     if let Some(age) = options.max_connection_age {
         ends.push(tokio::time::sleep(vary(age)).map(move |()| End::WhenDone(grace)).boxed());
+    }
+    if let Some(idle) = options.max_connection_idle {
+        ends.push(activity.idle_for(idle).map(move |()| End::WhenDone(grace)).boxed());
     }
     std::future::poll_fn(|cx| {
         while let Poll::Ready(Some(end)) = ends.poll_next_unpin(cx) {
@@ -138,6 +145,7 @@ struct PerConnection<I> {
     service: Instrumented,
     info: I,
     ending: Ending,
+    activity: Arc<Activity>,
 }
 
 impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>> for PerConnection<I> {
@@ -148,7 +156,7 @@ impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>
     fn call(&self, mut request: Request<Incoming>) -> Call {
         request.extensions_mut().insert(self.info.clone());
         request.extensions_mut().insert(self.ending.clone());
-        self.service.call(request)
+        self.service.call(request, Busy::with(&self.activity))
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
+use crate::activity::Busy;
 use crate::door::{Answer, Door};
 use crate::durations::{CallDurations, MethodSeries};
 use crate::trace::CallTrace;
@@ -29,7 +30,7 @@ impl Instrumented {
         Self(door)
     }
 
-    pub(crate) fn call(&self, request: Request<Incoming>) -> Call {
+    pub(crate) fn call(&self, request: Request<Incoming>, busy: Busy) -> Call {
         let (service, method) = split(request.uri().path());
         let series = match CallDurations::of_process().find(service, method) {
             Some(series) => Series::Known(series),
@@ -42,7 +43,7 @@ impl Instrumented {
             let response = panicked(&*panic).into_http();
             std::future::ready(Ok(response)).boxed()
         });
-        Call { answer, running: Some(Running { began, series: Some(series), trace }) }
+        Call { answer, running: Some(Running { began, series: Some(series), trace, _busy: busy }) }
     }
 }
 
@@ -102,6 +103,7 @@ struct Running {
     /// Until it has been counted.
     series: Option<Series>,
     trace: CallTrace,
+    _busy: Busy,
 }
 
 impl Running {

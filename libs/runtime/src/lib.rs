@@ -17,6 +17,7 @@ pub mod trace;
 pub mod units;
 pub mod workers;
 
+mod activity;
 mod connection;
 mod inline;
 mod layer;

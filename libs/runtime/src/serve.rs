@@ -37,7 +37,10 @@ pub struct ServeOptions {
     /// After this (a tenth less, to a tenth more) a connection takes no new requests, so that its client connects again and load
     /// spreads; `None`: never. Streams that are to last (tier to tier) end with the grace: leave it unset for those.
     pub max_connection_age: Option<Duration>,
-    /// How long requests may go on after that; `None`: as long as they like.
+    /// A connection without a request for so long, up to a quarter more, is ended in the same way; `None`: never. A stream is a request
+    /// for as long as it is open, so those that are to last keep their connections.
+    pub max_connection_idle: Option<Duration>,
+    /// How long requests may go on after either; `None`: as long as they like.
     pub max_connection_age_grace: Option<Duration>,
     /// How long requests may go on after the shutdown began.
     pub drain_timeout: Duration,
@@ -53,6 +56,7 @@ impl Default for ServeOptions {
             keepalive_interval: Some(Duration::from_secs(20)),
             keepalive_timeout: Duration::from_secs(10),
             max_connection_age: None,
+            max_connection_idle: None,
             max_connection_age_grace: None,
             drain_timeout: Duration::from_secs(20),
         }

@@ -13,6 +13,10 @@ use tao_topology::Topology;
 
 /// Milliseconds: how far back a follower with a Redis begins its streams.
 const WARM_START_MS: u64 = 5 * 60 * 1_000;
+/// Seconds.
+const MAX_CONNECTION_AGE: u64 = 30 * 60;
+const MAX_CONNECTION_IDLE: u64 = 15 * 60;
+const MONTH: u64 = 30 * 24 * 3_600;
 /// Each has a stream from a leader for every database.
 const MAX_WATCHES: usize = 256;
 
@@ -50,6 +54,16 @@ pub struct Options {
     /// Watch streams at once; more are refused [default: 256]
     #[arg(long, env = "TAO_MAX_WATCHES", value_name = "N")]
     pub max_watches: Option<usize>,
+    /// Seconds after which a client's connection is ended politely, so that load spreads, give or take a tenth; 0: never
+    /// [default: 1800]
+    #[arg(long, env = "TAO_MAX_CONNECTION_AGE", value_name = "SECONDS")]
+    pub max_connection_age: Option<u64>,
+    /// Seconds after which a connection without requests is ended politely; 0: never [default: 900]
+    #[arg(long, env = "TAO_MAX_CONNECTION_IDLE", value_name = "SECONDS")]
+    pub max_connection_idle: Option<u64>,
+    /// Milliseconds after which the leaders' names are resolved again, 100 or more [default: 2000]
+    #[arg(long, env = "TAO_RESOLVE_EVERY_MS", value_name = "MS")]
+    pub resolve_every_ms: Option<u64>,
     /// Cached keys to compare with the database each second, for as long as the follower runs; 0: none [default: 1]
     #[arg(long, env = "TAO_AUDIT_PER_SECOND", value_name = "N")]
     pub audit_per_second: Option<u32>,
@@ -72,6 +86,10 @@ pub struct Config {
     pub warm_start: Duration,
     /// Watch streams at once.
     pub max_watches: usize,
+    /// After this a client's connection is ended politely.
+    pub max_connection_age: Option<Duration>,
+    /// After so long without a request it is, too.
+    pub max_connection_idle: Option<Duration>,
     /// Cached keys to audit each second.
     pub audit_per_second: u32,
     /// Where operators ask for an audit.
@@ -97,6 +115,9 @@ impl Options {
             redis_password: self.redis_password.or(lower.redis_password),
             warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
             max_watches: self.max_watches.or(lower.max_watches),
+            max_connection_age: self.max_connection_age.or(lower.max_connection_age),
+            max_connection_idle: self.max_connection_idle.or(lower.max_connection_idle),
+            resolve_every_ms: self.resolve_every_ms.or(lower.resolve_every_ms),
             audit_per_second: self.audit_per_second.or(lower.audit_per_second),
         }
     }
@@ -136,16 +157,30 @@ impl Options {
         if audit_per_second > 1_000 {
             problems.push(format!("audit_per_second: {audit_per_second} is not within 0 to 1000"));
         }
+        let max_connection_age = self.max_connection_age.unwrap_or(MAX_CONNECTION_AGE);
+        let max_connection_idle = self.max_connection_idle.unwrap_or(MAX_CONNECTION_IDLE);
+        for (name, time) in [("max_connection_age", max_connection_age), ("max_connection_idle", max_connection_idle)] {
+            if time > MONTH {
+                problems.push(format!("{name}: {time} is not within 0 to {MONTH} seconds"));
+            }
+        }
+        let resolve_every_ms = self.resolve_every_ms.unwrap_or(2_000);
+        if !(100..=3_600_000).contains(&resolve_every_ms) {
+            problems.push(format!("resolve_every_ms: {resolve_every_ms} is not within 100 to 3600000"));
+        }
+        let seconds = |time| (time > 0).then(|| Duration::from_secs(time));
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50051)));
         match topology {
             Some(topology) if problems.is_empty() => Ok(Config {
                 listen,
                 topology: Arc::new(topology),
-                link: LinkOptions::default(),
+                link: LinkOptions { resolve_every: Duration::from_millis(resolve_every_ms), ..LinkOptions::default() },
                 cache_bytes,
                 redis,
                 warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
                 max_watches,
+                max_connection_age: seconds(max_connection_age),
+                max_connection_idle: seconds(max_connection_idle),
                 audit_per_second,
                 admin: AdminRoutes::default(),
             }),
@@ -193,11 +228,17 @@ mod tests {
             leaders: Some(vec!["a:1".to_owned()]),
             topology: Some("absent.toml".into()),
             redis: Some("x".to_owned()),
+            max_connection_age: Some(MONTH + 1),
+            resolve_every_ms: Some(1),
             ..Default::default()
         };
         let problems = wrong.check().unwrap_err();
-        assert!(problems[0].contains("give one of the two") && problems.len() == 2, "{problems:?}");
+        assert!(problems[0].contains("give one of the two") && problems.len() == 4, "{problems:?}");
         let two = Options { leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
-        assert_eq!(two.check().unwrap().topology.leaders().len(), 2);
+        let config = two.check().unwrap();
+        assert_eq!(config.topology.leaders().len(), 2);
+        assert_eq!(config.max_connection_age, Some(Duration::from_secs(1_800)));
+        let never = Options { max_connection_age: Some(0), ..Default::default() };
+        assert_eq!(never.check().unwrap().max_connection_age, None);
     }
 }

@@ -84,6 +84,7 @@ impl Log {
             gate.ready();
             Ok(())
         };
+        let mut told = String::new();
         loop {
             let resume = memory.resume_point().map(|at| From::Resume(at.into()));
             let back = || self.warm_start.map(|back| From::BackMs(back.as_millis() as u64));
@@ -99,13 +100,19 @@ impl Log {
                 Ok((events, server)) => {
                     let error = follow(memory, events, &(), meet).await;
                     server.broke();
+                    told.clear();
                     error
                 }
                 Err(error) => error,
             };
-            tracing::warn!(log = self.id.0, %error, "no change stream from a leader");
+            // Once for as long as it is the same.
+            let why = error.to_string();
+            if why != told {
+                tracing::warn!(log = self.id.0, %error, "no change stream from a leader");
+                told.clone_from(&why);
+            }
             if meeting.map().is_err() {
-                gate.not_ready(format!("no change stream from a leader: {error}"));
+                gate.not_ready(format!("waiting for a leader at {}: {why}", leaders.group().names()));
             }
             sleep(RETRY).await;
         }

@@ -21,8 +21,8 @@ use crate::service::Graph;
 use crate::upstream::Leaders;
 use crate::watch::Watches;
 
-/// After this a client's connection is ended politely, so that load spreads over followers that came later.
-const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+/// How long what is under way on a connection that is to end may go on.
+const CONNECTION_GRACE: Duration = Duration::from_secs(60);
 
 /// Bytes that a pipeline puts around a request of the largest size: its number, tokens, cancels.
 const AROUND_A_REQUEST: usize = 64 * 1024;
@@ -86,8 +86,9 @@ pub async fn run<L: Listener>(
     let door = Door::from(routes).direct(graph);
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {
-        max_connection_age: Some(CONNECTION_AGE),
-        max_connection_age_grace: Some(Duration::from_secs(60)),
+        max_connection_age: config.max_connection_age,
+        max_connection_idle: config.max_connection_idle,
+        max_connection_age_grace: Some(CONNECTION_GRACE),
         ..ServeOptions::default()
     };
     let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));

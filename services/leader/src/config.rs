@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
@@ -32,6 +33,9 @@ pub struct Options {
     /// Calls that one logical shard may have under way at its storage shard [default: 1024]
     #[arg(long, env = "TAO_LEADER_SHARD_CONCURRENCY", value_name = "N")]
     pub shard_concurrency: Option<usize>,
+    /// Milliseconds after which the storage shards' names are resolved again, 100 or more [default: 2000]
+    #[arg(long, env = "TAO_RESOLVE_EVERY_MS", value_name = "MS")]
+    pub resolve_every_ms: Option<u64>,
 }
 
 /// A checked configuration.
@@ -62,6 +66,7 @@ impl Options {
             cache_size: self.cache_size.or(lower.cache_size),
             stream_size: self.stream_size.or(lower.stream_size),
             shard_concurrency: self.shard_concurrency.or(lower.shard_concurrency),
+            resolve_every_ms: self.resolve_every_ms.or(lower.resolve_every_ms),
         }
     }
 
@@ -86,12 +91,16 @@ impl Options {
         if !(1..=1_000_000).contains(&shard_concurrency) {
             problems.push(format!("shard_concurrency: {shard_concurrency} is not within 1 to 1000000"));
         }
+        let resolve_every_ms = self.resolve_every_ms.unwrap_or(2_000);
+        if !(100..=3_600_000).contains(&resolve_every_ms) {
+            problems.push(format!("resolve_every_ms: {resolve_every_ms} is not within 100 to 3600000"));
+        }
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 50052)));
         match topology {
             Some(topology) if problems.is_empty() => Ok(Config {
                 listen,
                 topology: Arc::new(topology),
-                link: LinkOptions::default(),
+                link: LinkOptions { resolve_every: Duration::from_millis(resolve_every_ms), ..LinkOptions::default() },
                 cache_bytes,
                 stream_bytes,
                 shard_concurrency,
@@ -111,12 +120,13 @@ mod tests {
             shards: Some(vec!["a:1".to_owned()]),
             topology: Some("absent.toml".into()),
             shard_concurrency: Some(0),
+            resolve_every_ms: Some(0),
             ..Default::default()
         };
         let problems = wrong.clone().check().unwrap_err();
-        assert!(problems[0].contains("give one of the two") && problems.len() == 2, "{problems:?}");
+        assert!(problems[0].contains("give one of the two") && problems.len() == 3, "{problems:?}");
         let problems = Options { shards: None, ..wrong }.check().unwrap_err();
-        assert!(problems[0].contains("absent.toml can't be read") && problems.len() == 2, "{problems:?}");
+        assert!(problems[0].contains("absent.toml can't be read") && problems.len() == 3, "{problems:?}");
         let two = Options { shards: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
         assert_eq!(two.check().unwrap().topology.logs()[0].servers.len(), 2);
     }

@@ -45,6 +45,7 @@ impl Log {
             gate.ready();
             Ok(())
         };
+        let mut told = String::new();
         loop {
             let request = internal::SubscribeRequest {
                 subscriber: "leader".to_owned(),
@@ -57,14 +58,21 @@ impl Log {
                 Ok((events, server)) => {
                     let error = follow(memory, events, self, meet).await;
                     server.broke();
+                    told.clear();
                     error
                 }
                 Err(error) => error,
             };
-            tracing::warn!(log = self.id.0, %error, "no change stream from a storage shard");
+            // Once for as long as it is the same.
+            let why = error.to_string();
+            if why != told {
+                tracing::warn!(log = self.id.0, %error, "no change stream from a storage shard");
+                told.clone_from(&why);
+            }
             // Later, what is cached is served on, and the rest fails by itself.
             if memory.resume_point().is_none() {
-                gate.not_ready(format!("no change stream of log {} from a storage shard: {error}", self.id.0));
+                let names = self.shards.servers().names();
+                gate.not_ready(format!("waiting for a storage shard of log {} at {names}: {why}", self.id.0));
             }
             sleep(RETRY).await;
         }

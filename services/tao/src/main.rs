@@ -44,6 +44,9 @@ enum Command {
   tao audit
   tao audit --admin http://follower-0:9464,http://follower-1:9464 --samples 10000 --output json")]
     Audit(commands::AuditArgs),
+    /// Ask a server whether it is ready; exit code 4 when it is not, with what it waits for
+    #[command(after_help = "Example, a container's health check:\n  tao health --admin http://127.0.0.1:9464")]
+    Health(commands::HealthArgs),
     /// Show the time, shard and sequence of ids
     Id(commands::IdArgs),
     /// Print completions for a shell
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         }
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
         Command::Audit(args) => return finish(commands::audit(&args)),
+        Command::Health(args) => return finish(commands::health(&args).map(|()| ExitCode::SUCCESS)),
         Command::Watch(args) => return finish(commands::watch(args).map(|()| ExitCode::SUCCESS)),
         Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),
         Command::Graph(command) => return finish(command.run().map(|()| ExitCode::SUCCESS)),

@@ -69,3 +69,11 @@ async fn sqlite_in_one_process() {
 async fn postgres_and_redis_in_four_processes() {
     run(Cluster::processes().await).await;
 }
+
+/// Whatever runs at the addresses in `TAO_E2E_ADDRESSES`, with commas between them; nothing where that is not set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn given_addresses() {
+    if let Ok(addresses) = std::env::var("TAO_E2E_ADDRESSES") {
+        run(Cluster::at(&addresses).await).await;
+    }
+}

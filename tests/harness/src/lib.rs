@@ -7,6 +7,7 @@
 
 mod files;
 mod grpcurl;
+mod http;
 mod poll;
 mod port;
 mod postgres;
@@ -21,6 +22,7 @@ mod watcher;
 
 pub use files::TempDir;
 pub use grpcurl::{grpcurl, grpcurl_output};
+pub use http::http_get;
 pub use poll::{eventually, eventually_async};
 pub use port::free_port;
 pub use postgres::Postgres;

@@ -167,6 +167,8 @@ impl Cluster {
             redis: None,
             warm_start: Duration::ZERO,
             max_watches: 16,
+            max_connection_age: None,
+            max_connection_idle: None,
             audit_per_second: 0,
             admin: tao_runtime::AdminRoutes::default(),
         };

@@ -65,11 +65,16 @@ pub struct SimConnect {
 impl SimConnect {
     /// Connects to the address's host and port.
     pub fn dial(&self, address: &Uri) -> BoxFuture<'static, io::Result<SimIo>> {
-        let host = address.host().unwrap_or_default().to_owned();
-        let port = address.port_u16().unwrap_or_default();
+        let host = address.host().unwrap_or_default();
+        let peer = SocketAddr::new(turmoil::lookup(host), address.port_u16().unwrap_or_default());
+        self.reach(peer)
+    }
+
+    fn reach(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<SimIo>> {
         let (from, lines) = (self.from.clone(), self.lines.clone());
+        let host = turmoil::reverse_lookup(peer.ip()).unwrap_or_default();
         Box::pin(async move {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            let stream = TcpStream::connect(peer).await?;
             let (cut, alive) = lines.add(&from, &host);
             Ok(SimIo { stream, cut: Box::pin(cut.cancelled_owned()), is_cut: false, _alive: alive })
         })
@@ -77,8 +82,13 @@ impl SimConnect {
 }
 
 impl Connect for SimConnect {
-    fn connect(&self, address: Uri) -> BoxFuture<'static, io::Result<BoxIo>> {
-        let dialing = self.dial(&address);
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let address = SocketAddr::new(turmoil::lookup(host), port);
+        Box::pin(std::future::ready(Ok(vec![address])))
+    }
+
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
+        let dialing = self.reach(peer);
         Box::pin(async move { Ok(Box::new(dialing.await?) as BoxIo) })
     }
 }

@@ -1,6 +1,8 @@
 //! The client against a server that says what the test wants.
 
 mod failover;
+mod members;
+mod names;
 mod pipeline;
 mod retries;
 mod scripted;

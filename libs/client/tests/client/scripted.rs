@@ -1,11 +1,14 @@
 //! A GraphService that answers as a test tells it to, and remembers what it was asked.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tao_client::v1::pipeline_answer::Result as Answered;
@@ -15,8 +18,11 @@ use tao_model::{ClusterId, LogId, Position, ShardId, Token};
 use tao_proto::Answer;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::server::graph_service_server::{GraphService, GraphServiceServer};
+use tao_runtime::{Ending, Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle as JoinTask;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -66,6 +72,11 @@ impl Scripted {
 
     pub fn asked(&self) -> Vec<Asked> {
         self.0.lock().asked.clone()
+    }
+
+    /// How many calls have come.
+    pub fn calls(&self) -> usize {
+        self.0.lock().asked.len()
     }
 
     /// The session tokens that came, of reads.
@@ -126,6 +137,19 @@ impl Scripted {
         Serving { address: told.recv().unwrap(), end: Some(end), thread: Some(thread) }
     }
 
+    /// Serves as followers do, which end politely.
+    pub async fn serve_politely(&self, address: &str) -> Polite {
+        let listener = TcpAcceptor::bind(address.parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, begun) = Shutdown::new();
+        let routes = Routes::new(GraphServiceServer::new(self.clone()));
+        let serving = async move {
+            let workers = Workers::new("follower", NonZeroUsize::new(1)).unwrap();
+            serve(listener, &workers, routes, ServeOptions::default(), begun).await.unwrap();
+        };
+        Polite { address, shutdown, task: tokio::spawn(serving) }
+    }
+
     /// A client of a server of its own, which serves as long as the test runs.
     pub fn client(&self, options: ClientOptions) -> Client {
         let mut serving = self.serve();
@@ -148,6 +172,23 @@ impl Drop for Serving {
             drop(end);
             thread.join().unwrap();
         }
+    }
+}
+
+/// A server that is told to end.
+pub struct Polite {
+    pub address: SocketAddr,
+    shutdown: ShutdownTrigger,
+    task: JoinTask<()>,
+}
+
+impl Polite {
+    /// As by SIGTERM; returns when all that was under way is done and nobody is connected any more.
+    pub async fn stop(self) {
+        let began = Instant::now();
+        self.shutdown.trigger();
+        self.task.await.unwrap();
+        assert!(began.elapsed() < ServeOptions::default().drain_timeout, "somebody held a connection");
     }
 }
 
@@ -177,6 +218,7 @@ macro_rules! scripted {
                 request: Request<Streaming<v1::PipelineRequest>>,
             ) -> Result<Response<Self::PipelineStream>, Status> {
                 let server = self.clone();
+                let ending = request.extensions().get::<Ending>().cloned().unwrap_or_else(Ending::never);
                 let answers = request.into_inner().flat_map_unordered(None, move |message| {
                     let v1::PipelineRequest { calls, session_tokens, .. } = message.unwrap_or_default();
                     let server = server.clone();
@@ -187,7 +229,12 @@ macro_rules! scripted {
                     };
                     stream::iter(calls).map(answer).buffer_unordered(1_000)
                 });
-                Ok(Response::new(answers.map(|answer| Ok(Answer::encode(&answer))).boxed()))
+                // As followers do: when the connection is to end, the stream says so, and ends when its caller has ended its half.
+                let draining = v1::PipelineResponse { draining: true, ..Default::default() };
+                let ending = ending.begun().map(move |()| Some(draining)).into_stream();
+                let answers = answers.map(Some).chain(stream::once(async { None }));
+                let answers = stream::select(answers, ending).take_while(|answer| std::future::ready(answer.is_some()));
+                Ok(Response::new(answers.map(|answer| Ok(Answer::encode(&answer.unwrap()))).boxed()))
             }
         }
 

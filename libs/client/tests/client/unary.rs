@@ -1,6 +1,8 @@
 //! The same, with each call a request of its own.
 
 mod failover;
+mod members;
+mod names;
 mod retries;
 mod scripted;
 mod sessions;

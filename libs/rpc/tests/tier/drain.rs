@@ -1,13 +1,10 @@
 //! Streams that end politely.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use http::Uri;
-use tao_rpc::{BoxIo, Connect, LinkOptions, ServerLimits, TcpConnect, TierClient};
-use tokio::sync::{Semaphore, watch};
+use tao_rpc::{ServerLimits, TierClient};
+use tokio::sync::Semaphore;
 
 use crate::support::*;
 
@@ -56,24 +53,14 @@ async fn an_old_stream_is_drained() {
     assert!(caller.responses.message().await.unwrap().is_none());
 }
 
-/// Connects to wherever the watch says now.
-struct Elsewhere(watch::Receiver<SocketAddr>);
-
-impl Connect for Elsewhere {
-    fn connect(&self, _: Uri) -> BoxFuture<'static, std::io::Result<BoxIo>> {
-        let address = *self.0.borrow();
-        Box::pin(async move { TcpConnect.connect(format!("http://{address}").parse().unwrap()).await })
-    }
-}
-
 #[tokio::test]
 async fn a_drain_loses_no_call() {
     let gate = Arc::new(Semaphore::new(0));
     let first = Server::start(gated(&gate), ServerLimits::default()).await;
     let second = Server::start(Handler::echo(), ServerLimits::default()).await;
-    let (place, places) = watch::channel(first.address);
-    let options = LinkOptions { connect: Arc::new(Elsewhere(places)), ..LinkOptions::default() };
-    let client = TierClient::new("server:1", options).unwrap();
+    let names = Names::default();
+    names.set("server", [first.address]);
+    let client = TierClient::new("server:1", names.options()).unwrap();
 
     // Some calls are under way on the first when it is told to stop, and others are made all the while.
     let calls: Vec<_> = (0..500_i64)
@@ -84,7 +71,7 @@ async fn a_drain_loses_no_call() {
         })
         .collect();
     client.wait_connected(Duration::from_secs(10)).await.unwrap();
-    place.send(second.address).unwrap();
+    names.set("server", [second.address]);
     let stopping = tokio::spawn(first.stop());
     let opening = tokio::spawn(async move {
         for _ in 0..1_000 {

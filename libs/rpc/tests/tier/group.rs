@@ -10,21 +10,24 @@ use tokio::time::timeout;
 
 use crate::support::*;
 
-/// A server that answers every read with its own number.
-async fn numbered(number: u64) -> Server {
-    let answer = move |_, _| async move {
-        let body = ReplyBody::Object(internal::ObjectState { object: None });
-        Ok(TierReply { as_of: Position::new(1, number), body })
-    };
+/// Its answer.
+pub fn numbered_answer(number: u64) -> TierReply {
+    let body = ReplyBody::Object(internal::ObjectState { object: None });
+    TierReply { as_of: Position::new(1, number), body }
+}
+
+/// A server that answers everything with its own number.
+pub async fn numbered(number: u64) -> Server {
+    let answer = move |_, _| async move { Ok(numbered_answer(number)) };
     Server::start(Handler::new(answer), ServerLimits::default()).await
 }
 
-async fn who(group: &TierGroup, key: u64) -> Result<u64, Error> {
+pub async fn who(group: &TierGroup, key: u64) -> Result<u64, Error> {
     let context = CallContext::within(Duration::from_secs(10));
     group.call(key, &context, read(1)).await.map(|reply| reply.as_of.lsn)
 }
 
-async fn connected(group: &TierGroup, keys: u64) {
+pub async fn connected(group: &TierGroup, keys: u64) {
     for key in 0..keys {
         group.first(key).unwrap().wait_connected(Duration::from_secs(10)).await.unwrap();
     }
@@ -58,7 +61,7 @@ async fn a_server_that_says_nothing_is_passed_by_reads_and_not_by_writes() {
     let addresses = [deaf.address.to_string(), able.address.to_string()];
     let group = TierGroup::new(&addresses, &LinkOptions::default()).unwrap();
     connected(&group, 64).await;
-    let deafs = (0..64).find(|key| group.first(*key).unwrap().address().port_u16() == Some(deaf.address.port()));
+    let deafs = (0..64).find(|key| group.first(*key).unwrap().place().name().port_u16() == Some(deaf.address.port()));
     let key = deafs.expect("a key of the deaf server's");
     // What became of it is not known: sent elsewhere it might be done twice.
     let context = CallContext::within(Duration::from_millis(200));

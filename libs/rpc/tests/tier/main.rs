@@ -3,6 +3,7 @@
 mod drain;
 mod group;
 mod link;
+mod members;
 mod rate;
 mod seeded;
 mod server;

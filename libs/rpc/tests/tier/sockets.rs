@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::Uri;
 use tao_rpc::{BoxIo, Connect, Drain, LinkOptions, ServerLimits, TcpConnect, TierClient, tier_server};
 use tao_runtime::{Listener, ServeOptions, Shutdown, TcpAcceptor, Workers, serve};
 use tokio::net::TcpStream;
@@ -40,10 +39,14 @@ impl Listener for Watched {
 struct WatchedConnect(mpsc::UnboundedSender<bool>);
 
 impl Connect for WatchedConnect {
-    fn connect(&self, address: Uri) -> BoxFuture<'static, io::Result<BoxIo>> {
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        TcpConnect.resolve(host, port)
+    }
+
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
         let report = self.0.clone();
         Box::pin(async move {
-            let stream = TcpConnect::stream(&address).await?;
+            let stream = TcpConnect::stream(peer).await?;
             let _ = report.send(stream.nodelay()?);
             Ok(Box::new(stream) as BoxIo)
         })

@@ -1,8 +1,11 @@
 //! Servers and clients of both kinds: the crate's own, and raw ones that show what travels.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,10 +17,11 @@ use tao_proto::internal::tier_service_client::TierServiceClient;
 use tao_proto::internal::tier_service_server::{TierService, TierServiceServer};
 use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
 use tao_rpc::{
-    CallContext, Drain, LinkOptions, Op, ReplyBody, ServerLimits, TierClient, TierHandler, TierReply, tier_server,
+    BoxIo, CallContext, Connect, Drain, LinkOptions, Op, ReplyBody, ServerLimits, TcpConnect, TierClient, TierHandler,
+    TierReply, tier_server,
 };
 use tao_runtime::{Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -159,6 +163,54 @@ pub fn client(address: SocketAddr) -> TierClient {
 
 pub fn soon() -> CallContext {
     CallContext::within(Duration::from_secs(30))
+}
+
+/// A resolver that says what the test wants; connections are TCP's.
+#[derive(Clone, Default)]
+pub struct Names {
+    known: Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>,
+    fails: Arc<AtomicBool>,
+    /// How often it was asked.
+    asked: Arc<watch::Sender<u64>>,
+}
+
+impl Names {
+    /// What a host's name stands for from now on, whatever the port.
+    pub fn set(&self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) {
+        self.known.lock().unwrap().insert(host.to_owned(), addresses.into_iter().collect());
+    }
+
+    /// Whether it is out of order.
+    pub fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// Asks it often.
+    pub fn options(&self) -> LinkOptions {
+        let resolve_every = Duration::from_millis(20);
+        LinkOptions { connect: Arc::new(self.clone()), resolve_every, ..LinkOptions::default() }
+    }
+
+    /// Ends when it was asked so many times more, and the first answers were taken.
+    pub async fn wait_asked(&self, times: u64) {
+        let mut asked = self.asked.subscribe();
+        let until = *asked.borrow() + times;
+        asked.wait_for(|asked| *asked >= until).await.unwrap();
+    }
+}
+
+impl Connect for Names {
+    fn resolve(&self, host: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let known = self.known.lock().unwrap().get(host).cloned();
+        let known = known.filter(|_| !self.fails.load(Ordering::SeqCst));
+        self.asked.send_modify(|asked| *asked += 1);
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "nobody has heard of it");
+        Box::pin(async move { known.ok_or_else(unknown) })
+    }
+
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
+        TcpConnect.connect(peer)
+    }
 }
 
 /// A caller that speaks the protocol by hand.

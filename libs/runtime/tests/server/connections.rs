@@ -168,6 +168,38 @@ async fn the_grace_of_an_old_connection_ends() {
     call(&channel).await.unwrap_err();
 }
 
+#[tokio::test]
+async fn an_idle_connection_is_ended_politely_and_a_busy_one_is_not() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let service = Service::new(move |request| {
+        let gate = held.clone();
+        async move {
+            if request.uri().path().ends_with("Wait") {
+                let _ = gate.acquire().await;
+            }
+            Status::ok("")
+        }
+    });
+    let options = ServeOptions { max_connection_idle: Some(Duration::from_millis(40)), ..ServeOptions::default() };
+    let server = Server::start(Routes::new(service), threads(1), options).await;
+    let (idle, busy) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    call(&idle).await.unwrap();
+    let waiting = tokio::spawn(async move { call_with(&busy, "/test.Service/Wait", None).await });
+    // Of the two the idle one goes.
+    let gone = async {
+        while server.workers.connections() != [1] {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
+    assert!(!waiting.is_finished());
+    gate.add_permits(1);
+    waiting.await.unwrap().unwrap();
+    // Its channel connects again.
+    call(&idle).await.unwrap();
+}
+
 struct Broken;
 
 impl Listener for Broken {

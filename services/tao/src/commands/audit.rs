@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
+use hyper::Method;
 use serde_json::{Value as Json, json};
 
 use super::failure::Failure;
-use super::http::post;
+use super::http::ask;
 use super::output::{Format, show};
 
 /// Arguments of `tao audit`.
@@ -33,7 +34,7 @@ pub struct AuditArgs {
 pub fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
     let path = format!("/audit?samples={}", args.samples);
-    let asked = args.admin.iter().map(|server| post(server, &path, Duration::from_secs(args.timeout)));
+    let asked = args.admin.iter().map(|server| ask(Method::POST, server, &path, Duration::from_secs(args.timeout)));
     let answers = runtime.block_on(join_all(asked));
     let mut total = Report::default();
     let mut failures = Vec::new();

@@ -18,13 +18,13 @@ use super::failure::Failure;
 /// An answer's body, at the most.
 const MAX_BODY: usize = 16 << 20;
 
-/// Posts nothing to `http://HOST:PORT` and a path, and gives the answer's body. Any answer but 200 is a failure that tells it.
-pub async fn post(server: &str, path: &str, within: Duration) -> Result<Vec<u8>, Failure> {
+/// Sends nothing to `http://HOST:PORT` and a path, and gives the answer's body. Any answer but 200 is a failure that tells it.
+pub async fn ask(method: Method, server: &str, path: &str, within: Duration) -> Result<Vec<u8>, Failure> {
     let uri: Uri = server.parse().map_err(|_| bad_address(server))?;
     let authority = uri.authority().filter(|a| uri.scheme_str() == Some("http") && a.port().is_some());
     let authority = authority.ok_or_else(|| bad_address(server))?.to_string();
     let unreachable = |why: &dyn std::fmt::Display| Failure::unreachable(format!("can't reach {server}: {why}"));
-    let request = Request::builder().method(Method::POST).uri(path).header(HOST, &authority);
+    let request = Request::builder().method(method).uri(path).header(HOST, &authority);
     let request = request.body(String::new()).map_err(Failure::other)?;
     let exchange = async {
         let stream = TcpStream::connect(&authority).await.map_err(|why| unreachable(&why))?;

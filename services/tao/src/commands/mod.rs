@@ -2,6 +2,7 @@
 
 mod audit;
 mod failure;
+mod health;
 mod http;
 mod id;
 mod objects;
@@ -22,6 +23,7 @@ use tao_client::{Client, ClientOptions, Session};
 
 pub use audit::{AuditArgs, audit};
 pub use failure::{EXIT_CODES, Failure};
+pub use health::{HealthArgs, health};
 pub use id::{IdArgs, id};
 use output::Answer;
 pub use output::{Format, show};

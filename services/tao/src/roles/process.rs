@@ -158,7 +158,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     // Change streams run on this thread; connections, and the links and stores that their calls go to, on the workers.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let metrics = MetricsHandle::install();
         let telemetry = telemetry::init(&common.telemetry)?;
         let shutdown = Shutdown::on_signal().context("can't listen for signals")?;
@@ -188,5 +188,30 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         tracing::info!("stopped");
         drop(telemetry);
         result
-    })
+    });
+    // Everything has ended, but perhaps a question to a resolver that does not answer: it is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the manifests mount at /etc/tao.
+    #[test]
+    fn the_manifests_configuration_is_one_that_every_tier_takes() {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s");
+        for file in ["base/config/tao.toml", "overlays/test/tao.toml", "overlays/production/tao.toml"] {
+            let mut file: File = config::load(Some(&manifests.join(file))).unwrap_or_else(|e| panic!("{file}: {e}"));
+            std::mem::take(&mut file.shard).check().unwrap();
+            std::mem::take(&mut file.leader).check().unwrap();
+            std::mem::take(&mut file.follower).check().unwrap();
+            let server = file.server;
+            assert_eq!(server.schema.as_deref(), Some(Path::new("/etc/tao/schema.toml")));
+            assert!(server.log_format.unwrap().parse::<LogFormat>().is_ok());
+            assert!(server.admin_listen.unwrap().ip().is_unspecified(), "the kubelet asks from outside of the pod");
+        }
+        schema(Some(&manifests.join("base/config/schema.toml"))).unwrap();
+    }
 }

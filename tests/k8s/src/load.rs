@@ -1,0 +1,100 @@
+//! What users would do all the while: sessions that write, read what they wrote, and notice what is wrong.
+
+mod story;
+mod tally;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use parking_lot::Mutex;
+use tao_client::{Client, ClientOptions};
+
+use self::story::Story;
+pub use self::tally::{Tally, percentile};
+use self::worker::Worker;
+
+/// Sessions at a time.
+const WORKERS: usize = 12;
+/// Between two calls of a session, so that what is measured is the store and not a machine that has more to do than it can.
+const PAUSE: Duration = Duration::from_millis(15);
+/// A call, its retries included: what is not answered by then has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running load.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    tally: Arc<Mutex<Tally>>,
+    client: Client,
+    runner: JoinHandle<Result<Vec<Story>>>,
+    address: String,
+}
+
+impl Load {
+    /// Begins: sessions at the followers that `address` names.
+    pub fn start(address: &str) -> Result<Self> {
+        let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Tally>>::default());
+        let (connected, client) = std::sync::mpsc::channel();
+        let (stopped, counted, to) = (stop.clone(), tally.clone(), address.to_owned());
+        let runner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            runtime.block_on(async {
+                let client = Client::connect(&to, options())?;
+                connected.send(client.clone()).ok();
+                let mut running = Vec::new();
+                for number in 0..WORKERS {
+                    let mut worker = Worker::begin(client.session(), number, counted.clone()).await?;
+                    let stop = stopped.clone();
+                    running.push(tokio::spawn(async move {
+                        while !stop.load(Ordering::Relaxed) {
+                            worker.step().await;
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                        worker.story()
+                    }));
+                }
+                let mut stories = Vec::new();
+                for worker in running {
+                    stories.push(worker.await?);
+                }
+                anyhow::Ok(stories)
+            })
+        });
+        let client = client.recv().context("the load could not begin")?;
+        Ok(Self { stop, tally, client, runner, address: address.to_owned() })
+    }
+
+    /// What happened since this was asked last, or since the beginning.
+    pub fn take(&self) -> Tally {
+        let mut tally = std::mem::take(&mut *self.tally.lock());
+        tally.retries = retries(&self.client);
+        tally
+    }
+
+    /// Ends it, and reads all that was written with the strongest consistency; answers with what is missing.
+    pub fn finish(self) -> Result<Vec<String>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let stories = self.runner.join().map_err(|_| anyhow!("the load panicked"))??;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let session = Client::connect(&self.address, options())?.session();
+            let mut lost = Vec::new();
+            for story in stories {
+                lost.extend(story.lost(&session).await?);
+            }
+            Ok(lost)
+        })
+    }
+}
+
+fn retries(_client: &Client) -> u64 {
+    0
+}
+
+fn options() -> ClientOptions {
+    // Attempts are not what ends a call here.
+    ClientOptions { deadline: DEADLINE, attempts: u32::MAX, ..ClientOptions::default() }
+}

@@ -1,0 +1,89 @@
+//! What was disturbed, and what clients saw of it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::load::{Tally, percentile};
+
+/// A disturbance, and the calls that were made meanwhile.
+#[derive(Debug)]
+pub struct Row {
+    /// What was done.
+    pub what: String,
+    /// From its beginning until all was well again.
+    pub took: Duration,
+    /// The calls.
+    pub tally: Tally,
+}
+
+/// Everything that was done to one load.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// In their order; the first of them is the quiet time before.
+    pub rows: Vec<Row>,
+    /// Acknowledged writes that were not there at the end.
+    pub lost: Vec<String>,
+    /// Containers that came back without having been told to.
+    pub restarts: u64,
+}
+
+impl Report {
+    /// Whether no promise was broken.
+    pub fn is_clean(&self) -> bool {
+        let broken = |row: &Row| !row.tally.failed_reads.is_empty() || !row.tally.wrong.is_empty();
+        self.lost.is_empty() && self.restarts == 0 && !self.rows.iter().any(broken)
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut text = String::from(
+            "| disturbance | seconds | requests | failed reads | failed writes | wrong answers | retries | read p50 ms | read p99 ms | write p99 ms |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for Row { what, took, tally } in &self.rows {
+            writeln!(
+                text,
+                "| {what} | {:.0} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {:.1} |",
+                took.as_secs_f64(),
+                tally.calls(),
+                tally.failed_reads.len(),
+                tally.failed_writes.len(),
+                tally.wrong.len(),
+                tally.retries,
+                percentile(&tally.reads, 50.0),
+                percentile(&tally.reads, 99.0),
+                percentile(&tally.writes, 99.0),
+            )
+            .ok();
+        }
+        writeln!(text, "\nwrites lost: {}; containers that restarted: {}", self.lost.len(), self.restarts).ok();
+        for row in &self.rows {
+            let bad = row.tally.wrong.iter().chain(&row.tally.failed_reads).chain(&row.tally.failed_writes);
+            for line in bad.take(5) {
+                writeln!(text, "{}: {line}", row.what).ok();
+            }
+        }
+        for line in self.lost.iter().take(20) {
+            writeln!(text, "lost: {line}").ok();
+        }
+        text
+    }
+
+    /// For machines.
+    pub fn json(&self) -> Value {
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        json!({ "rows": rows, "writes_lost": self.lost.len(), "restarts": self.restarts, "clean": self.is_clean() })
+    }
+}
+
+fn row(Row { what, took, tally }: &Row) -> Value {
+    json!({
+        "disturbance": what, "seconds": took.as_secs_f64(), "requests": tally.calls(),
+        "failed_reads": tally.failed_reads.len(), "failed_writes": tally.failed_writes.len(),
+        "wrong_answers": tally.wrong.len(), "retries": tally.retries,
+        "read_p50_ms": percentile(&tally.reads, 50.0), "read_p99_ms": percentile(&tally.reads, 99.0),
+        "write_p99_ms": percentile(&tally.writes, 99.0),
+    })
+}

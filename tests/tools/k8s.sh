@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The tests on a real Kubernetes: looks at the image, then brings Kubernetes up, applies the overlays and disturbs what
+# runs. Arguments are for cargo. Where it can't run, it says so and passes, unless CI is set.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+skip() {
+  echo "test-k8s: skipped all of it: $*"
+  [ -z "${CI-}" ] || exit 1
+  exit 0
+}
+[ "$(uname -s)" = Linux ] || skip "it needs Linux"
+[ "$(id -u)" = 0 ] || skip "it makes network namespaces and containers, so it must be root"
+type -P apt-get >/dev/null || skip "it makes its images from Debian's packages"
+type -P go >/dev/null || skip "it builds Kubernetes with Go, which is not here"
+
+tests/tools/install.sh tests
+tests/tools/install.sh k8s
+cargo build "$@" -p tao -p tao-k8s --bins
+tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/debug/tao"
+cargo run "$@" -p tao-k8s -- test

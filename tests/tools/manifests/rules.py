@@ -1,0 +1,274 @@
+"""Our own rules: what no schema says. Each takes a cluster and gives its problems, one sentence each."""
+
+import re
+
+from cluster import OUTSIDE
+
+RECOMMENDED = ("name", "part-of", "instance", "managed-by")
+TIERS = {"shard": ("tao-shards", 50053), "leader": ("tao-leaders", 50052), "follower": (None, 50051)}
+# libs/runtime/src/serve.rs: a server's drain_timeout; __main__ checks that it is still so.
+DRAIN_SECONDS = 20
+# Until telemetry is flushed and the process is gone.
+MARGIN_SECONDS = 5
+# The share of a pod's memory that caches and streams may be told to fill.
+CACHE_SHARE = 0.6
+
+
+def labels(cluster):
+    for o in cluster.objects:
+        # What kustomize generates is found by its references.
+        wanted = () if o["kind"] in ("ConfigMap", "Secret") else RECOMMENDED
+        for name in wanted:
+            if f"app.kubernetes.io/{name}" not in o.labels:
+                yield f"{o} has no label app.kubernetes.io/{name}"
+    for w in cluster.workloads():
+        for name in (*RECOMMENDED, "component"):
+            if f"app.kubernetes.io/{name}" not in w.pod_labels:
+                yield f"{w}: pods have no label app.kubernetes.io/{name}"
+        for template in w["spec"].get("volumeClaimTemplates", []):
+            if "app.kubernetes.io/version" in template["metadata"].get("labels", {}):
+                yield f"{w}: volume claims can't change, and their label app.kubernetes.io/version would"
+        if not w["spec"]["selector"]["matchLabels"].items() <= w.pod_labels.items():
+            yield f"{w}: its selector does not match its pods"
+
+
+def security(cluster):
+    for n in cluster.of("Namespace"):
+        if n.labels.get("pod-security.kubernetes.io/enforce") != "restricted":
+            yield f"{n} does not enforce restricted pod security"
+    for account in cluster.of("ServiceAccount"):
+        if account.get("automountServiceAccountToken") is not False:
+            yield f"{account} has a token"
+    for w in cluster.workloads():
+        pod, context = w.pod, w.pod.get("securityContext", {})
+        account = cluster.get("ServiceAccount", pod.get("serviceAccountName", "default"))
+        if account is None:
+            yield f"{w}: there is no ServiceAccount {pod.get('serviceAccountName', 'default')}"
+        if pod.get("automountServiceAccountToken") is not False or pod.get("enableServiceLinks") is not False:
+            yield f"{w}: pods get a token, or a variable for every Service"
+        if any(pod.get(host) for host in ("hostNetwork", "hostPID", "hostIPC")):
+            yield f"{w}: pods share the node's namespaces"
+        if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):
+            yield f"{w}: pods may run as root"
+        if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+            yield f"{w}: pods have no seccomp profile"
+        allowed = {"configMap", "emptyDir", "secret", "projected", "persistentVolumeClaim"}
+        for volume in pod.get("volumes", []):
+            if not allowed & volume.keys():
+                yield f"{w}: the volume {volume['name']} is of a kind that restricted pods may not have"
+        for c in w.containers:
+            own = c.get("securityContext", {})
+            if (own.get("allowPrivilegeEscalation"), own.get("readOnlyRootFilesystem")) != (False, True):
+                yield f"{w}: {c['name']} can gain rights or write to its root"
+            if own.get("capabilities") != {"drop": ["ALL"]}:
+                yield f"{w}: {c['name']} keeps capabilities"
+
+
+def containers(cluster):
+    for w in cluster.workloads():
+        for c in w.containers:
+            tag = c["image"].rpartition("/")[2].partition(":")[2]
+            if tag in ("", "latest"):
+                yield f"{w}: the image {c['image']} has no tag that stays"
+            for kind in ("requests", "limits"):
+                missing = {"cpu", "memory"} - c.get("resources", {}).get(kind, {}).keys()
+                if missing:
+                    yield f"{w}: {c['name']} has no {kind} of {' and '.join(sorted(missing))}"
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                probe = c.get(kind)
+                if probe is None:
+                    yield f"{w}: {c['name']} has no {kind}"
+                elif "httpGet" in probe and probe["httpGet"]["port"] not in w.ports():
+                    yield f"{w}: {kind} asks the port {probe['httpGet']['port']}, which {c['name']} does not have"
+                elif "grpc" in probe or "tcpSocket" in probe:
+                    yield f"{w}: {kind} asks a port that will speak TLS; ask the admin port"
+
+
+def references(cluster):
+    for w in cluster.workloads():
+        named = []
+        for c in w.containers:
+            for entry in c.get("env", []):
+                source = entry.get("valueFrom", {})
+                for kind, key in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
+                    if key in source:
+                        named.append((kind, source[key]["name"], source[key]["key"]))
+            for entry in c.get("envFrom", []):
+                for kind, key in (("ConfigMap", "configMapRef"), ("Secret", "secretRef")):
+                    if key in entry:
+                        named.append((kind, entry[key]["name"], None))
+            volumes = {v["name"] for v in w.pod.get("volumes", [])}
+            volumes |= {t["metadata"]["name"] for t in w["spec"].get("volumeClaimTemplates", [])}
+            for mount in c.get("volumeMounts", []):
+                if mount["name"] not in volumes:
+                    yield f"{w}: {c['name']} mounts {mount['name']}, which is no volume of the pod"
+        for volume in w.pod.get("volumes", []):
+            if "configMap" in volume:
+                named.append(("ConfigMap", volume["configMap"]["name"], None))
+            if "secret" in volume:
+                named.append(("Secret", volume["secret"]["secretName"], None))
+        for kind, name, key in named:
+            found = cluster.get(kind, name)
+            keys = {*found.get("data", {}), *found.get("stringData", {})} if found else set()
+            if found is None and kind == "Secret" and cluster.name == "production":
+                found, keys = name in OUTSIDE or None, OUTSIDE.get(name, set())
+            if found is None:
+                yield f"{w}: there is no {kind} {name}"
+            elif key is not None and key not in keys:
+                yield f"{w}: the {kind} {name} has no key {key}"
+
+
+def services(cluster):
+    for s in cluster.of("Service"):
+        behind = cluster.selected({"matchLabels": s["spec"].get("selector", {})})
+        if len(behind) != 1:
+            yield f"{s} selects the pods of {len(behind)} workloads instead of one"
+        for w in behind:
+            for port in s["spec"]["ports"]:
+                if port.get("targetPort", port["port"]) not in w.ports():
+                    yield f"{s}: {w} has no port {port.get('targetPort', port['port'])}"
+    for w in cluster.of("StatefulSet"):
+        s = cluster.get("Service", w["spec"]["serviceName"])
+        if s is None or s["spec"].get("clusterIP") != "None" or w not in cluster.selected({"matchLabels": s["spec"]["selector"]}):
+            yield f"{w}: {w['spec']['serviceName']} is no headless Service of its pods"
+
+
+def disruptions(cluster):
+    covered = []
+    for p in cluster.of("PodDisruptionBudget"):
+        selected = cluster.selected(p["spec"]["selector"])
+        covered += [w.name for w in selected]
+        if len(selected) != 1:
+            yield f"{p} selects the pods of {len(selected)} workloads instead of one"
+        if p["spec"].get("maxUnavailable") != 1:
+            yield f"{p} allows something else than one pod at a time"
+    for component in TIERS:
+        tier = cluster.tier(component)
+        if tier is None:
+            yield f"there is no single workload of the tier {component}"
+        elif covered.count(tier.name) != 1:
+            yield f"{tier} has {covered.count(tier.name)} PodDisruptionBudgets instead of one"
+
+
+def policies(cluster):
+    shut = {"Ingress": set(), "Egress": set()}
+    for p in cluster.of("NetworkPolicy"):
+        selected = cluster.selected(p["spec"]["podSelector"])
+        if not selected:
+            yield f"{p} selects no pods"
+        for direction in p["spec"]["policyTypes"]:
+            shut[direction] |= {w.name for w in selected}
+        for rule in p["spec"].get("ingress", []):
+            if not rule.get("from"):
+                yield f"{p} lets everybody in"
+            yield from peers(cluster, p, rule.get("from", []), selected, rule.get("ports", []))
+        for rule in p["spec"].get("egress", []):
+            for peer in rule.get("to", []):
+                yield from peers(cluster, p, [peer], cluster.selected(peer.get("podSelector", {})), rule.get("ports", []))
+            if not rule.get("ports"):
+                yield f"{p} lets its pods out to any port"
+    for direction, names in shut.items():
+        for w in cluster.workloads():
+            if w.name not in names:
+                yield f"{w}: no NetworkPolicy limits its {direction}"
+
+
+def peers(cluster, policy, peers, servers, ports):
+    for peer in peers:
+        selector = peer.get("podSelector", {})
+        if "podSelector" in peer and "tao-client" not in selector.get("matchLabels", {}) and not cluster.selected(selector):
+            yield f"{policy} names pods that don't exist: {selector}"
+    for port in ports:
+        for w in servers:
+            if port["port"] not in w.ports():
+                yield f"{policy}: {w} has no port {port['port']}"
+
+
+def topology(cluster):
+    """The names in tao.toml are those of the pods, and each tier listens where its Service leads."""
+    for component, (service, number) in TIERS.items():
+        w = cluster.tier(component)
+        if w is None:
+            yield f"there is no single workload of the tier {component}"
+            continue
+        config = cluster.config(w)
+        listen = config.get(component, {}).get("listen", "")
+        if not listen.endswith(f":{number}") or w.ports().get("grpc") != number:
+            yield f"{w}: it listens on {listen!r}, and its port grpc is {w.ports().get('grpc')}"
+        if not config.get("server", {}).get("admin_listen", "").endswith(f":{w.ports().get('admin')}"):
+            yield f"{w}: its port admin is {w.ports().get('admin')}, and tao.toml says otherwise"
+        args = w.pod["containers"][0].get("args")
+        if args != [component]:
+            yield f"{w}: its arguments are {args}"
+        front = {"shard": ("leader", "shards"), "leader": ("follower", "leaders")}.get(component)
+        if front:
+            named = config.get(front[0], {}).get(front[1])
+            pods = [f"{w.name}-{n}.{service}:{number}" for n in range(w["spec"].get("replicas", 1))]
+            if named != pods:
+                yield f"tao.toml: {front[0]}.{front[1]} is {named}, and the pods are {pods}"
+
+
+def memory(cluster):
+    for component in TIERS:
+        w = cluster.tier(component)
+        if w is None:
+            continue
+        section = cluster.config(w).get(component, {})
+        told = sum(size(section.get(key, "0MiB")) for key in ("cache_size", "stream_size"))
+        limit = size(w.pod["containers"][0]["resources"]["limits"]["memory"])
+        if told > CACHE_SHARE * limit:
+            yield f"{w}: caches and streams of {told >> 20} MiB are more than {CACHE_SHARE:.0%} of {limit >> 20} MiB"
+
+
+def size(text):
+    number, unit = re.fullmatch(r"(\d+)([KMG]i)B?", text).groups()
+    return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30}[unit]
+
+
+def ending(cluster):
+    for component in TIERS:
+        w = cluster.tier(component)
+        if w is None:
+            continue
+        before = sum(c.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for c in w.containers)
+        needed = before + DRAIN_SECONDS + MARGIN_SECONDS
+        if w.pod.get("terminationGracePeriodSeconds", 0) < needed:
+            yield f"{w}: its way out takes up to {needed} s, and terminationGracePeriodSeconds is less"
+        if component == "follower" and not before:
+            yield f"{w}: it must go on serving for a while after it was taken out of its Services"
+
+
+def scaling(cluster):
+    scaled = set()
+    for h in cluster.of("HorizontalPodAutoscaler"):
+        target = h["spec"]["scaleTargetRef"]
+        w = cluster.get(target["kind"], target["name"])
+        if w is None:
+            yield f"{h}: there is no {target['kind']} {target['name']}"
+        elif "replicas" in w["spec"]:
+            yield f"{w} has replicas, and so has {h}"
+        else:
+            scaled.add(w.name)
+    for w in cluster.workloads():
+        if "replicas" not in w["spec"] and w.name not in scaled:
+            yield f"{w} says nowhere how many pods it has"
+
+
+def spread(cluster):
+    for component in TIERS:
+        w = cluster.tier(component)
+        if w is None:
+            continue
+        constraints = w.pod.get("topologySpreadConstraints", [])
+        keys = [c["topologyKey"] for c in constraints]
+        if "kubernetes.io/hostname" not in keys or len(keys) != len(set(keys)):
+            yield f"{w}: its pods are spread over {keys}"
+        if cluster.name == "production" and "topology.kubernetes.io/zone" not in keys:
+            yield f"{w}: its pods are not spread over zones"
+        if any(w not in cluster.selected(c["labelSelector"]) for c in constraints):
+            yield f"{w}: a spread constraint counts other pods"
+
+
+RULES = [
+    labels, security, containers, references, services, disruptions, policies, topology, memory, ending, scaling, spread,
+]
