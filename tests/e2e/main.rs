@@ -13,5 +13,6 @@ mod members;
 mod nodelay;
 mod pipeline;
 mod several;
+mod versions;
 mod waiting;
 mod watch;

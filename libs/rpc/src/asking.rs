@@ -11,6 +11,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::line::Requests;
 use crate::server::MAX_MESSAGE;
+use crate::version;
 
 /// See the module. The number of a call is given to it when it is sent.
 pub trait Asking: Debug + Send + Sync + 'static {
@@ -80,6 +81,10 @@ impl Asking for TierAsks {
         let mut client = TierServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        client.exchange(Request::new(requests)).await.map(tonic::Response::into_inner)
+        let mut request = Request::new(requests);
+        version::tell(request.metadata_mut());
+        let response = client.exchange(request).await?;
+        version::check(response.metadata())?.note("tier_client_versions_total");
+        Ok(response.into_inner())
     }
 }

@@ -28,6 +28,7 @@ use crate::members::runtime;
 use crate::names::{Aim, Place, keep_resolving, literal};
 use crate::peer_status;
 use crate::server::MAX_MESSAGE;
+use crate::version;
 
 /// Limits and times of a client.
 #[derive(Clone)]
@@ -264,8 +265,11 @@ impl TierClient {
                 let reaching = async { channel(place.name(), &place.addresses().await?, &options).await };
                 let (channel, _) = reaching.await.map_err(|why| unreachable(&peer, &why))?;
                 let mut client = TierServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-                let response = client.subscribe(Request::new(request)).await;
-                Ok((channel, response.map_err(|status| peer_status::from_status(&peer, &status))?.into_inner()))
+                let mut request = Request::new(request);
+                version::tell(request.metadata_mut());
+                let response = client.subscribe(request).await;
+                let checked = response.and_then(|r| version::check(r.metadata()).map(|_| r.into_inner()));
+                Ok((channel, checked.map_err(|status| peer_status::from_status(&peer, &status))?))
             };
             let opened = timeout(options.connect_timeout, connecting).await;
             let opened = opened.unwrap_or_else(|_| Err(unreachable(&peer, "no answer")));

@@ -23,6 +23,7 @@ mod names;
 mod peer_status;
 mod standing;
 mod tier_calls;
+mod version;
 
 pub use asking::Asking;
 pub use call::{CallContext, Op, ReplyBody, TierReply, is_write};
@@ -38,3 +39,4 @@ pub use members::Members;
 pub use names::Place;
 pub use server::{ServerLimits, TierHandler, TierServer, tier_server};
 pub use standing::Standing;
+pub use version::PROTOCOL;

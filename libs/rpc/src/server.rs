@@ -17,6 +17,7 @@ use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::peer_status;
 use crate::tier_calls::TierCalls;
+use crate::version;
 
 /// Bytes of a message that is taken or sent at most.
 pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -103,19 +104,28 @@ impl<H: TierHandler> TierService for TierServer<H> {
         &self,
         request: Request<Streaming<internal::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
+        version::check(request.metadata())?.note("tier_server_versions_total");
         self.handler.admit().map_err(|e| peer_status::to_status(&e))?;
         let calls = TierCalls::new(self.handler.clone(), self.metrics.clone());
-        Ok(Response::new(Exchange::new(calls, self.limits.clone(), &self.drain, request.into_inner())))
+        Ok(telling(Exchange::new(calls, self.limits.clone(), &self.drain, request.into_inner())))
     }
 
     async fn subscribe(
         &self,
         request: Request<internal::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        version::check(request.metadata())?;
         self.handler.admit().map_err(|e| peer_status::to_status(&e))?;
         let events = self.handler.subscribe(request.into_inner()).await;
         let events = events.map_err(|e| peer_status::to_status(&e))?;
         let events = events.map(|event| event.map_err(|e| peer_status::to_status(&e)));
-        Ok(Response::new(events.take_until(self.drain.begun()).boxed()))
+        Ok(telling(events.take_until(self.drain.begun()).boxed()))
     }
+}
+
+/// An answer that says which version it is from.
+fn telling<T>(answer: T) -> Response<T> {
+    let mut response = Response::new(answer);
+    version::tell(response.metadata_mut());
+    response
 }

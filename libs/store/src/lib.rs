@@ -24,6 +24,7 @@ mod migrations;
 mod open;
 mod postgres;
 mod rows;
+mod servers;
 mod shards;
 mod sqlite;
 mod store;

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use sqlx::migrate::Migrator;
 
 use crate::open::OpenError;
+use crate::servers::{self, Running};
 
 pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| beside_newer(sqlx::migrate!("migrations/postgres")));
 pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| beside_newer(sqlx::migrate!("migrations/sqlite")));
@@ -36,13 +37,117 @@ pub(crate) fn check_minimum(migrator: &Migrator, minimum: i64) -> Result<(), Ope
     if own < minimum { Err(OpenError::Newer { minimum, own }) } else { Ok(()) }
 }
 
+/// `contract 13 what it does`: the version that everybody must have reached.
+fn needed(description: &str) -> Option<i64> {
+    description.strip_prefix("contract ")?.split(' ').next()?.parse().ok()
+}
+
+/// The migrations without those that take away what a running storage shard needs: they wait for another opening. A program does not
+/// need its own contract migrations to have run. `None`: nothing has to wait.
+pub(crate) fn without_missed(migrator: &Migrator, running: &[Running]) -> Option<Migrator> {
+    let older = |needed: i64| running.iter().filter(move |server| server.schema_version < needed);
+    let (mut due, mut waits) = (Vec::new(), false);
+    for migration in migrator.iter() {
+        match needed(&migration.description) {
+            Some(needed) if older(needed).next().is_some() => {
+                let (migration, servers) = (migration.version, servers::list(older(needed)));
+                tracing::info!(migration, needed, servers, "not applied while older storage shards run");
+                waits = true;
+            }
+            _ => due.push(migration.clone()),
+        }
+    }
+    waits.then(|| beside_newer(Migrator::with_migrations(due)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    /// `contract 13 what it does`: the version that everybody must have reached.
-    fn needed(description: &str) -> Option<i64> {
-        description.strip_prefix("contract ")?.split(' ').next()?.parse().ok()
+    use sqlx::migrate::{Migration, MigrationType};
+    use sqlx::{Connection as _, PgConnection, SqlSafeStr as _, SqlitePool, query_scalar};
+    use tao_harness::{Postgres, TempDir, eventually_async};
+    use tao_model::{IdLayout, Schema};
+
+    use super::*;
+    use crate::open::{OpenOptions, migrate_postgres, migrate_sqlite, open};
+
+    /// These migrations, and one that some release after the next might have.
+    fn with_contract(migrator: &Migrator) -> Migrator {
+        let sql = "CREATE TABLE contracted (x bigint); UPDATE schema_compat SET minimum = 14;".into_sql_str();
+        let contract = Migration::new(99, "contract 14 something".into(), MigrationType::Simple, sql, false);
+        beside_newer(Migrator::with_migrations(migrator.iter().cloned().chain([contract]).collect()))
+    }
+
+    fn options(url: &str) -> OpenOptions {
+        let options = OpenOptions::new(url, Arc::new(Schema::social()), IdLayout::STANDARD);
+        OpenOptions { server: "shard-7".to_owned(), ..options }
+    }
+
+    #[test]
+    fn what_a_running_server_needs_is_not_taken_away() {
+        let migrator = with_contract(&POSTGRES);
+        let server = |schema_version| Running {
+            name: "shard-0".to_owned(),
+            version: "0.1.0".to_owned(),
+            schema_version,
+            seen_ms_ago: 2_500,
+        };
+        assert!(without_missed(&migrator, &[]).is_none());
+        assert!(without_missed(&migrator, &[server(14), server(15)]).is_none());
+        let left = without_missed(&migrator, &[server(15), server(13)]).expect("it waits");
+        assert!(left.ignore_missing && version(&left) == version(&POSTGRES));
+        assert_eq!(server(13).to_string(), "shard-0 (tao 0.1.0, schema version 13, seen 2 s ago)");
+    }
+
+    #[tokio::test]
+    async fn sqlite_keeps_what_an_older_server_needs_until_it_has_closed() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.join("tao.db").display());
+        let store = open(options(&url)).await.unwrap();
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        let minimum = async || query_scalar::<_, i64>(MINIMUM).fetch_one(&pool).await.unwrap();
+        let names = query_scalar::<_, String>("SELECT name FROM servers").fetch_all(&pool).await.unwrap();
+        assert_eq!(names, ["shard-7"]);
+        let newer = with_contract(&SQLITE);
+        migrate_sqlite(&pool, &newer).await.unwrap();
+        assert_eq!(minimum().await, 12, "it waits");
+        store.close().await;
+        migrate_sqlite(&pool, &newer).await.unwrap();
+        assert_eq!(minimum().await, 14);
+        assert!(matches!(open(options(&url)).await.err(), Some(OpenError::Newer { minimum: 14, .. })));
+    }
+
+    #[tokio::test]
+    async fn postgres_keeps_what_an_older_server_needs_until_it_is_gone() {
+        let postgres = Postgres::start().unwrap();
+        let url = postgres.create_database("tao").unwrap();
+        let store = open(options(&url)).await.unwrap();
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let number = |sql| postgres.execute("tao", sql).unwrap();
+        assert_eq!(number("SELECT name FROM servers"), "shard-7");
+        // It shows again and again that it lives.
+        number("DELETE FROM servers");
+        let is_back = async || match number("SELECT name FROM servers").as_str() {
+            "shard-7" => Ok(()),
+            other => Err(std::io::Error::other(format!("{other:?}")).into()),
+        };
+        eventually_async(6 * servers::BEAT, is_back).await.unwrap();
+        let newer = with_contract(&POSTGRES);
+        migrate_postgres(&mut connection, &newer).await.unwrap();
+        assert_eq!(number(MINIMUM), "12", "it waits");
+        store.close().await;
+        assert_eq!(number("SELECT count(*) FROM servers"), "0");
+
+        // One that was killed is waited for, too, but not for ever.
+        number(
+            "INSERT INTO servers VALUES (1, 'shard-8', '0.1.0', 13, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)",
+        );
+        migrate_postgres(&mut connection, &newer).await.unwrap();
+        assert_eq!(number(MINIMUM), "12", "it may still run");
+        number("UPDATE servers SET seen_ms = seen_ms - 31000");
+        migrate_postgres(&mut connection, &newer).await.unwrap();
+        assert_eq!(number(MINIMUM), "14");
     }
 
     #[test]

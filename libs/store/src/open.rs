@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, PgConnection, Row as _, SqlitePool, query};
@@ -19,6 +19,7 @@ use crate::memory::{MemoryBackend, MemoryDatabase};
 use crate::migrations::{self, COMPAT, MINIMUM};
 use crate::postgres::{Connector, PostgresBackend};
 use crate::rows::{self, Columns};
+use crate::servers::{self, Server};
 use crate::shards::Shards;
 use crate::sqlite::SqliteBackend;
 use crate::store::Store;
@@ -58,6 +59,8 @@ pub struct OpenOptions {
     pub patience: Duration,
     /// About how many bytes of recent changes are kept in memory for subscribers.
     pub ring_bytes: usize,
+    /// What operators call this process; it need not be the only one of this name.
+    pub server: String,
     /// Begins a new epoch: the database was put back to an earlier state by other means than tao can notice.
     pub new_epoch: bool,
 }
@@ -78,6 +81,7 @@ impl OpenOptions {
             log_retention: Duration::from_hours(1),
             patience: Duration::from_secs(5),
             ring_bytes: 64 * 1024 * 1024,
+            server: format!("process {}", std::process::id()),
             new_epoch: false,
         }
     }
@@ -181,6 +185,14 @@ pub(crate) async fn start(
     options: OpenOptions,
 ) -> Result<Arc<dyn Store>, OpenError> {
     let fault = |fault| OpenError::Fault(crate::lane::error(fault));
+    // Before anything is written.
+    let server = Server::new(&options.server, migrations::version(&migrations::POSTGRES));
+    let running = backend.beat(&server).await.map_err(fault)?;
+    let others: Vec<_> = running.iter().filter(|other| other.schema_version != server.schema_version).collect();
+    if !others.is_empty() {
+        let others = servers::list(others);
+        tracing::info!(own = server.schema_version, others, "storage shards of other versions have the database open");
+    }
     if options.new_epoch {
         backend.begin_epoch(NewEpoch::Told).await.map_err(fault)?;
     }
@@ -193,7 +205,7 @@ pub(crate) async fn start(
     let feed = Feed::new(Ring::new(options.ring_bytes), seen, info, head);
     let lasting = Lasting { schema: options.schema.clone(), shards, types: HashMap::new(), counts: HashMap::new() };
     tracing::info!(cluster = %info.cluster, log = info.log.0, shards = %options.shards, %head, "store opened");
-    Ok(Arc::new(Working::start(backend, feed, &options, lasting, head)))
+    Ok(Arc::new(Working::start(backend, feed, &options, lasting, head, server)))
 }
 
 type Opened = (Arc<dyn Backend>, ClusterInfo);
@@ -248,7 +260,7 @@ async fn open_sqlite(options: &OpenOptions) -> Result<Opened, OpenError> {
     if has_sqlite_table(&writer, COMPAT).await? {
         migrations::check_minimum(&migrations::SQLITE, query(MINIMUM).fetch_one(&writer).await?.int(0)?)?;
     }
-    migrations::SQLITE.run(&writer).await.map_err(OpenError::Migrate)?;
+    migrate_sqlite(&writer, &migrations::SQLITE).await?;
     let readers = pool().max_connections(options.max_connections).connect_with(connect.read_only(true)).await?;
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
     let new = NewDatabase::of(options);
@@ -304,8 +316,7 @@ async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened,
     // Whoever opens the database at the same time is waited for, however long its migrations take.
     query("SET statement_timeout = 0").execute(&mut connection).await?;
     query("SET lock_timeout = 0").execute(&mut connection).await?;
-    // As `run` does; that one's trait does not go with a connection in a future that is sent to other threads.
-    migrations::POSTGRES.run_direct(None, &mut connection, false).await.map_err(OpenError::Migrate)?;
+    migrate_postgres(&mut connection, &migrations::POSTGRES).await?;
     let mut transaction = connection.begin().await?;
     let new = NewDatabase::of(options);
     let made = query(
@@ -342,6 +353,27 @@ async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened,
     // It has done its work, however it ends.
     let _ = tokio::time::timeout(options.patience, connection.close()).await;
     Ok((Arc::new(PostgresBackend::new(Arc::new(connector), options.max_connections)), info))
+}
+
+/// Brings a database to these migrations, but for what storage shards that run would miss.
+pub(crate) async fn migrate_sqlite(writer: &SqlitePool, migrator: &Migrator) -> Result<(), OpenError> {
+    let mut due = None;
+    if has_sqlite_table(writer, "servers").await? {
+        let running = query(servers::SQLITE.running).bind(servers::ALIVE_MS).fetch_all(writer).await?;
+        due = migrations::without_missed(migrator, &servers::running(&running)?);
+    }
+    due.as_ref().unwrap_or(migrator).run(writer).await.map_err(OpenError::Migrate)
+}
+
+/// The same for PostgreSQL.
+pub(crate) async fn migrate_postgres(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), OpenError> {
+    let mut due = None;
+    if has_postgres_table(connection, "servers").await? {
+        let running = query(servers::POSTGRES.running).bind(servers::ALIVE_MS).fetch_all(&mut *connection).await?;
+        due = migrations::without_missed(migrator, &servers::running(&running)?);
+    }
+    // As `run` does; that one's trait does not go with a connection in a future that is sent to other threads.
+    due.as_ref().unwrap_or(migrator).run_direct(None, connection, false).await.map_err(OpenError::Migrate)
 }
 
 async fn has_sqlite_table(pool: &SqlitePool, name: &str) -> Result<bool, sqlx::Error> {

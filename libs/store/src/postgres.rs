@@ -24,6 +24,7 @@ use crate::backend::{
 use crate::epoch::NewEpoch;
 use crate::intents_sql;
 use crate::rows::{self, Columns as _};
+use crate::servers::{self, Running, Server};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
@@ -96,6 +97,21 @@ impl Backend for PostgresBackend {
 
     async fn keep_statistics(&self) -> Result<(), Fault> {
         self.statistics.keep(&self.aside).await
+    }
+
+    async fn beat(&self, server: &Server) -> Result<Vec<Running>, Fault> {
+        let beat = || {
+            let query = query(servers::POSTGRES.beat).bind(server.id).bind(&server.name);
+            query.bind(servers::VERSION).bind(server.schema_version)
+        };
+        self.aside.read(beat).await?;
+        self.aside.read(|| query(servers::POSTGRES.forget).bind(servers::KEPT_MS)).await?;
+        let rows = self.aside.read(|| query(servers::POSTGRES.running).bind(servers::ALIVE_MS)).await?;
+        servers::running(&rows).map_err(|e| fault(&e))
+    }
+
+    async fn leave(&self, server: &Server) -> Result<(), Fault> {
+        self.aside.read(|| query(servers::POSTGRES.leave).bind(server.id)).await.map(drop)
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {

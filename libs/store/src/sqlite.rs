@@ -15,6 +15,7 @@ use crate::backend::{
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents_sql;
 use crate::rows::{self, Columns as _, stored};
+use crate::servers::{self, Running, Server};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
@@ -81,6 +82,22 @@ impl Backend for SqliteBackend {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| fault(&e))?;
         let base = base(&mut transaction).await.map_err(|e| fault(&e))?;
         Ok(Begun { base, transaction: Box::new(SqliteTransaction(transaction)) })
+    }
+
+    async fn beat(&self, server: &Server) -> Result<Vec<Running>, Fault> {
+        let beat = async {
+            let query = sqlx::query(servers::SQLITE.beat).bind(server.id).bind(&server.name);
+            query.bind(servers::VERSION).bind(server.schema_version).execute(&self.writer).await?;
+            sqlx::query(servers::SQLITE.forget).bind(servers::KEPT_MS).execute(&self.writer).await?;
+            let running = sqlx::query(servers::SQLITE.running).bind(servers::ALIVE_MS);
+            servers::running(&running.fetch_all(&self.readers).await?)
+        };
+        beat.await.map_err(|e| fault(&e))
+    }
+
+    async fn leave(&self, server: &Server) -> Result<(), Fault> {
+        let gone = query(servers::SQLITE.leave).bind(server.id).execute(&self.writer).await;
+        gone.map(drop).map_err(|e| fault(&e))
     }
 
     async fn expire_outcomes(&self, before_ms: u64) -> Result<bool, Fault> {

@@ -26,6 +26,7 @@ use crate::intents::Delivered;
 use crate::jobs::{Job, Queued};
 use crate::lane::{Lane, error};
 use crate::open::OpenOptions;
+use crate::servers::Server;
 use crate::shards::Served;
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
 
@@ -55,6 +56,7 @@ pub(crate) struct Working {
     history: Semaphore,
     /// Following the log, and keeping house.
     tasks: Vec<JoinHandle<()>>,
+    server: Server,
     asks: mpsc::Sender<ObjectsAsk>,
     intents_made: watch::Receiver<Position>,
     intents_done: watch::Receiver<HashMap<LogId, Position>>,
@@ -67,6 +69,7 @@ impl Working {
         options: &OpenOptions,
         lasting: Lasting,
         head: Position,
+        server: Server,
     ) -> Self {
         let feed = Arc::new(feed);
         let clock = options.clock.clone();
@@ -98,6 +101,7 @@ impl Working {
             clock: clock.clone(),
             ring: feed.ring.clone(),
             log_retention: options.log_retention,
+            server: server.clone(),
         };
         Self {
             backend,
@@ -111,6 +115,7 @@ impl Working {
             served,
             history: Semaphore::new(1),
             tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
+            server,
             asks,
             intents_made,
             intents_done,
@@ -304,6 +309,9 @@ impl Store for Working {
         }
         self.feed.close();
         self.tasks.iter().for_each(JoinHandle::abort);
+        if let Err(fault) = self.backend.leave(&self.server).await {
+            tracing::debug!(?fault, "can't write down that this storage shard is gone");
+        }
         self.backend.close().await;
     }
 }

@@ -153,6 +153,7 @@ async fn refused_untouched(database: &Database) {
     }
     database.number("DROP TABLE intents_done").await;
     database.number("DROP TABLE schema_compat").await;
+    database.number("DROP TABLE servers").await;
     database.number("ALTER TABLE log_head ADD COLUMN owner text NOT NULL DEFAULT 'somebody'").await;
     assert!(
         matches!(open(strange()).await.err(), Some(OpenError::OtherCluster { found, .. }) if found == info.cluster)

@@ -61,6 +61,7 @@ pub async fn run<L: Listener>(
     options.ring_bytes = config.stream_bytes;
     options.log_retention = config.log_retention;
     options.new_epoch = config.new_epoch;
+    options.server = format!("{} {}", host(), listener.local_addr()?);
     let entrance = Entrance::new(gate.clone());
     let routes = Routes::new(tier_server(entrance.clone(), ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
@@ -91,4 +92,10 @@ pub async fn run<L: Listener>(
     drop(dispatching);
     store.close().await;
     Ok(served?)
+}
+
+/// What the machine, or the pod, is called.
+fn host() -> String {
+    let name = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    name.map_or_else(|| "localhost".to_owned(), |name| name.trim().to_owned())
 }

@@ -33,9 +33,7 @@ fn lose_pod(cluster: &Cluster, tier: Tier, how: &[&str]) -> Result<()> {
     let before = cluster.pods(tier)?;
     let lost = before.first().with_context(|| format!("there is no {}", tier.component()))?;
     cluster.run(&[&["delete", "pod", &lost.name, "--wait=true"], how].concat())?;
-    cluster
-        .wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(|pod| pod.uid != lost.uid))
-        .map(drop)
+    cluster.wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(|pod| pod.uid != lost.uid)).map(drop)
 }
 
 /// More followers, and then fewer than there were. Each that comes is found and asked by clients that were there before.
@@ -85,9 +83,7 @@ pub fn evict(cluster: &Cluster, tier: Tier) -> Result<()> {
     let refused = eviction(cluster, &second.name).err().context("two of a tier were evicted at once")?;
     let said = format!("{refused:#}");
     ensure!(said.contains("disruption budget"), "the second eviction failed otherwise: {said}");
-    cluster
-        .wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(|pod| pod.uid != first.uid))
-        .map(drop)
+    cluster.wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(|pod| pod.uid != first.uid)).map(drop)
 }
 
 fn eviction(cluster: &Cluster, pod: &str) -> Result<()> {

@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, anyhow};
 use parking_lot::Mutex;
 use tao_client::{Client, ClientOptions};
 
-pub use self::tally::{Tally, percentile};
 use self::story::Story;
+pub use self::tally::{Tally, percentile};
 use self::worker::Worker;
 
 /// Sessions at a time: so many that each of a few followers has some.

@@ -143,7 +143,14 @@ impl Node {
         containerd.args(["--config", &path(&self.folder, "containerd.toml")]).env("PATH", programs());
         self.parts.push(("containerd", Process::from_command(containerd)?));
         let images = || {
-            run(Command::new("ctr").args(["--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "ls"]))
+            run(Command::new("ctr").args([
+                "--address",
+                "/run/containerd.sock",
+                "--namespace",
+                "k8s.io",
+                "images",
+                "ls",
+            ]))
         };
         eventually(START_WITHIN, images).with_context(|| self.log_tails())?;
         self.part(

@@ -10,3 +10,4 @@ mod server;
 mod sockets;
 mod subscribe;
 mod support;
+mod versions;

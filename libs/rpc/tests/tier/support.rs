@@ -24,6 +24,7 @@ use tao_runtime::{Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcc
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -300,12 +301,22 @@ impl RawServer {
         Self::at(([127, 0, 0, 1], 0).into()).await
     }
 
+    /// One that begins its answers with this metadata.
+    pub async fn answering(metadata: MetadataMap) -> Self {
+        Self::with(([127, 0, 0, 1], 0).into(), metadata).await
+    }
+
     pub async fn at(address: SocketAddr) -> Self {
+        Self::with(address, MetadataMap::new()).await
+    }
+
+    async fn with(address: SocketAddr, metadata: MetadataMap) -> Self {
         let (opened, streams) = mpsc::unbounded_channel();
         let listener = TcpAcceptor::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, begun) = Shutdown::new();
-        let routes = Routes::new(TierServiceServer::new(RawService { opened }).max_decoding_message_size(16 << 20));
+        let routes =
+            Routes::new(TierServiceServer::new(RawService { opened, metadata }).max_decoding_message_size(16 << 20));
         let task =
             tokio::spawn(
                 async move { serve(listener, &Workers::inline(), routes, ServeOptions::default(), begun).await },
@@ -325,6 +336,7 @@ impl RawServer {
 
 struct RawService {
     opened: mpsc::UnboundedSender<RawStream>,
+    metadata: MetadataMap,
 }
 
 #[tonic::async_trait]
@@ -340,13 +352,16 @@ impl TierService for RawService {
         self.opened
             .send(RawStream { requests: request.into_inner(), send })
             .map_err(|_| Status::aborted("test ended"))?;
-        Ok(Response::new(UnboundedReceiverStream::new(responses)))
+        let responses = UnboundedReceiverStream::new(responses);
+        Ok(Response::from_parts(self.metadata.clone(), responses, tonic::Extensions::new()))
     }
 
     async fn subscribe(
         &self,
         _: Request<internal::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Err(Status::unimplemented("not here"))
+        let (_, events) = mpsc::unbounded_channel();
+        let events = UnboundedReceiverStream::new(events);
+        Ok(Response::from_parts(self.metadata.clone(), events, tonic::Extensions::new()))
     }
 }

@@ -128,12 +128,8 @@ impl Worker {
     }
 
     async fn newest(&mut self) {
-        let request = v1::AssocRangeRequest {
-            id1: self.story.me,
-            r#type: "follows".to_owned(),
-            limit: 10,
-            ..Default::default()
-        };
+        let request =
+            v1::AssocRangeRequest { id1: self.story.me, r#type: "follows".to_owned(), limit: 10, ..Default::default() };
         let Some(answer) = self.read("AssocRange", self.session.assoc_range(request)).await else {
             return;
         };
