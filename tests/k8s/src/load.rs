@@ -29,6 +29,8 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     tally: Arc<Mutex<Tally>>,
     client: Client,
+    /// Of the client, when it was asked last.
+    retries: u64,
     runner: JoinHandle<Result<Vec<Story>>>,
     address: String,
 }
@@ -64,13 +66,14 @@ impl Load {
             })
         });
         let client = client.recv().context("the load could not begin")?;
-        Ok(Self { stop, tally, client, runner, address: address.to_owned() })
+        Ok(Self { stop, tally, client, retries: 0, runner, address: address.to_owned() })
     }
 
     /// What happened since this was asked last, or since the beginning.
-    pub fn take(&self) -> Tally {
+    pub fn take(&mut self) -> Tally {
         let mut tally = std::mem::take(&mut *self.tally.lock());
-        tally.retries = retries(&self.client);
+        let retries = self.client.stats().retries;
+        tally.retries = retries - std::mem::replace(&mut self.retries, retries);
         tally
     }
 
@@ -88,10 +91,6 @@ impl Load {
             Ok(lost)
         })
     }
-}
-
-fn retries(_client: &Client) -> u64 {
-    0
 }
 
 fn options() -> ClientOptions {

@@ -75,7 +75,7 @@ fn disturbances(watch: Watch) -> Result<()> {
 fn under_load(cluster: &Cluster, disturbances: impl FnOnce(Watch) -> Result<()>) -> Result<Report> {
     let mut report = Report::default();
     let restarts = cluster.restarts()?;
-    let load = Load::start(FOLLOWERS)?;
+    let mut load = Load::start(FOLLOWERS)?;
     load.take();
     let mut watch = |what: &str, disturb: &dyn Fn(&Cluster) -> Result<()>| {
         let began = Instant::now();

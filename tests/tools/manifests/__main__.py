@@ -75,7 +75,7 @@ def monitored(command):
         return build(command, folder)
 
 
-def agreements():
+def agreements(production_cluster):
     """What is written in two places and must be the same."""
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     base = yaml.safe_load((ROOT / "k8s/base/kustomization.yaml").read_text())
@@ -98,6 +98,15 @@ def agreements():
         for word in (secret, *(f"--from-literal={key}=" for key in keys)):
             if word not in guide:
                 yield f"docs/kubernetes.md does not say how to make the Secret {secret} ({word})"
+    (scale,) = production_cluster.of("HorizontalPodAutoscaler")
+    for component, name in (("shard", "storage shard"), ("leader", "leader"), ("follower", "follower")):
+        w = production_cluster.tier(component)
+        pods = w["spec"].get("replicas") or f"{scale['spec']['minReplicas']} to {scale['spec']['maxReplicas']}"
+        resources = w.pod["containers"][0]["resources"]
+        sizes = [f"{resources[k]['cpu']} CPU, {resources[k]['memory'].replace('Gi', ' GiB')}" for k in ("requests", "limits")]
+        row = f"| {name} | {pods} | {sizes[0]} | {sizes[1]} |"
+        if row not in guide:
+            yield f"docs/kubernetes.md does not say {row}"
 
 
 def compose_problems(text, dev):
@@ -135,7 +144,7 @@ def main():
         unnoticed = [] if before in text and list(compose_problems(text.replace(before, after), clusters["dev"])) else [after]
         check("breaks.py, compose, nobody notices", unnoticed)
 
-    check("the repository", agreements())
+    check("the repository", agreements(clusters["production"]))
     print(f"manifests: {passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+/// Microseconds: more than any call's deadline.
+const LONGEST: u64 = 60_000_000;
+
 /// Counts and durations of the calls of some time.
 #[derive(Debug, Clone)]
 pub struct Tally {
@@ -23,7 +26,7 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let histogram = || Histogram::new(3).unwrap_or_else(|e| unreachable!("three digits: {e}"));
+        let histogram = || Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|e| unreachable!("{e}"));
         Self {
             reads: histogram(),
             writes: histogram(),
