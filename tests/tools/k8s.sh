@@ -19,4 +19,13 @@ tests/tools/install.sh k8s
 cargo build "$@" -p tao -p tao-k8s --bins
 cargo test "$@" -p tao --test e2e --no-run --quiet
 tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/debug/tao"
-cargo run "$@" --quiet -p tao-k8s -- --required test
+
+# The version before, between which and this one the cluster is upgraded and rolled back. Without it the rest is tested.
+previous=()
+if program=$(tests/tools/previous.sh "${CARGO_TARGET_DIR:-target}/previous" "$@"); then
+  previous=(--previous "$program")
+else
+  [ "$?" = 3 ] || exit 1
+  echo "test-k8s: skipped upgrade and rollback"
+fi
+cargo run "$@" --quiet -p tao-k8s -- --required "${previous[@]}" test
