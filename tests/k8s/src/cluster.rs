@@ -1,5 +1,6 @@
 //! The store as it is deployed: what the manifests say, applied, watched and disturbed with kubectl.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -161,10 +162,10 @@ impl Cluster {
         eventually(SOON, probe).with_context(|| self.story())
     }
 
-    /// How often any container of the tiers came back.
-    pub fn restarts(&self) -> Result<u64> {
+    /// By pod of the tiers, how often its container came back.
+    pub fn restarts(&self) -> Result<BTreeMap<String, u64>> {
         let pods = Tier::ALL.into_iter().map(|tier| self.pods(tier)).collect::<Result<Vec<_>>>()?;
-        Ok(pods.iter().flatten().map(|pod| pod.restarts).sum())
+        Ok(pods.into_iter().flatten().map(|pod| (pod.uid, pod.restarts)).collect())
     }
 
     /// What went on, for a failure's sake.

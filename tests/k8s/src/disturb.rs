@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tao_harness::eventually;
 
-use crate::cluster::{self, Cluster, NAMESPACE, Tier};
+use crate::cluster::{self, Cluster, NAMESPACE, Pod, Tier};
+use crate::process;
 
 /// Until clients notice what changed: a few seconds, and generous on a busy machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
@@ -21,19 +22,26 @@ pub fn rolling_restart(cluster: &Cluster, tier: Tier) -> Result<()> {
 
 /// One pod is deleted, politely, and comes back.
 pub fn delete_pod(cluster: &Cluster, tier: Tier) -> Result<()> {
-    lose_pod(cluster, tier, &[])
-}
-
-/// One pod is killed without a word, and comes back.
-pub fn kill_pod(cluster: &Cluster, tier: Tier) -> Result<()> {
-    lose_pod(cluster, tier, &["--grace-period=0", "--force"])
-}
-
-fn lose_pod(cluster: &Cluster, tier: Tier, how: &[&str]) -> Result<()> {
     let before = cluster.pods(tier)?;
     let lost = before.first().with_context(|| format!("there is no {}", tier.component()))?;
-    cluster.run(&[&["delete", "pod", &lost.name, "--wait=true"], how].concat())?;
+    cluster.run(&["delete", "pod", &lost.name, "--wait=true"])?;
     cluster.wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(|pod| pod.uid != lost.uid)).map(drop)
+}
+
+/// The pod of what the tiers stand on is deleted, and comes back.
+pub fn delete_server(cluster: &Cluster, pod: &str) -> Result<()> {
+    cluster.run(&["delete", "pod", pod, "--wait=true"])?;
+    // It is made anew under the same name.
+    eventually(NOTICED_WITHIN, || cluster.run(&["wait", "--for=condition=Ready", "--timeout=5s", "pod", pod]).map(drop))
+}
+
+/// The program in one pod is killed (SIGKILL), and started again in it: the one restart that is not a crash.
+pub fn kill_program(cluster: &Cluster, tier: Tier) -> Result<()> {
+    let before = cluster.pods(tier)?;
+    let killed = before.first().with_context(|| format!("there is no {}", tier.component()))?;
+    process::kill(killed)?;
+    let is_back = |pod: &Pod| pod.uid != killed.uid || pod.restarts > killed.restarts;
+    cluster.wait_for(tier, |pods| pods.len() == before.len() && pods.iter().all(is_back)).map(drop)
 }
 
 /// More followers, and then fewer than there were. Each that comes is found and asked by clients that were there before.

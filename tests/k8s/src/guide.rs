@@ -16,7 +16,8 @@ const FORWARDED: &str = "127.0.0.1:50051";
 /// What a section of the guide tells to run, block by block.
 pub fn blocks(section: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(repository().join(GUIDE)).context("there is no guide")?;
-    let begin = text.find(&format!("\n## {section}\n")).with_context(|| format!("{GUIDE} has no section {section:?}"))?;
+    let begin =
+        text.find(&format!("\n## {section}\n")).with_context(|| format!("{GUIDE} has no section {section:?}"))?;
     let section = &text[begin + 1..];
     let section = &section[..section.find("\n## ").unwrap_or(section.len())];
     let mut blocks: Vec<String> = Vec::new();

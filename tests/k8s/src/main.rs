@@ -8,6 +8,7 @@ mod kubectl;
 mod load;
 mod node;
 mod outside;
+mod process;
 mod production;
 mod report;
 mod run;

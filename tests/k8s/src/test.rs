@@ -62,6 +62,9 @@ pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Disturbances that have one program of a pod started again.
+const KILLED: &str = "SIGKILL";
+
 type Watch<'a> = &'a mut dyn FnMut(&str, &dyn Fn(&Cluster) -> Result<()>) -> Result<()>;
 
 fn disturbances(watch: Watch) -> Result<()> {
@@ -71,7 +74,10 @@ fn disturbances(watch: Watch) -> Result<()> {
     }
     for tier in Tier::ALL {
         watch(&format!("pod deleted: {}", tier.component()), &|cluster| disturb::delete_pod(cluster, tier))?;
-        watch(&format!("pod killed: {}", tier.component()), &|cluster| disturb::kill_pod(cluster, tier))?;
+        watch(&format!("{KILLED}: {}", tier.component()), &|cluster| disturb::kill_program(cluster, tier))?;
+    }
+    for server in ["redis-0", "postgres-0"] {
+        watch(&format!("pod deleted: {server}"), &|cluster| disturb::delete_server(cluster, server))?;
     }
     for tier in Tier::ALL {
         watch(&format!("evictions: {}s", tier.component()), &|cluster| disturb::evict(cluster, tier))?;
@@ -84,20 +90,21 @@ fn disturbances(watch: Watch) -> Result<()> {
 /// Runs a load, and disturbances one after the other, each a row of the report.
 fn under_load(cluster: &Cluster, disturbances: impl FnOnce(Watch) -> Result<()>) -> Result<Report> {
     let mut report = Report::default();
-    let restarts = cluster.restarts()?;
     let mut load = Load::start(FOLLOWERS)?;
     load.take();
     let mut watch = |what: &str, disturb: &dyn Fn(&Cluster) -> Result<()>| {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), cluster.restarts()?);
         let done = disturb(cluster).with_context(|| what.to_owned());
         let settle = if report.rows.is_empty() { QUIET } else { AFTER };
         std::thread::sleep(settle);
-        report.rows.push(Row { what: what.to_owned(), took: began.elapsed(), tally: load.take() });
+        let more = |(pod, now): (String, u64)| now - before.get(&pod).copied().unwrap_or(0).min(now);
+        let restarts: u64 = cluster.restarts()?.into_iter().map(more).sum();
+        let restarts = restarts.saturating_sub(u64::from(what.starts_with(KILLED)));
+        report.rows.push(Row { what: what.to_owned(), took: began.elapsed(), tally: load.take(), restarts });
         eprintln!("{what}: {:.0} s", began.elapsed().as_secs_f64());
         done
     };
     let done = disturbances(&mut watch);
-    report.restarts = cluster.restarts()?.saturating_sub(restarts);
     report.lost = load.finish()?;
     println!("{}", report.table());
     done.map(|()| report)
