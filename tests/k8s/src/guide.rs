@@ -78,3 +78,19 @@ fn shell(node: &Node, script: &str) -> Result<String> {
     bash.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(repository());
     run(bash.env("KUBECONFIG", node.kubectl().config()).env("PATH", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_commands_that_are_followed() {
+        let first = blocks("From an empty cluster to a first edge").unwrap();
+        assert!(first.iter().any(|block| block.contains("kubectl apply -k k8s/overlays/dev")), "{first:?}");
+        assert!(first.iter().any(|block| block.starts_with("kubectl -n tao port-forward")), "{first:?}");
+        // A block is the lines that belong together.
+        assert!(first.iter().any(|block| block.lines().count() > 2), "{first:?}");
+        assert!(blocks("Production").unwrap().iter().any(|block| block.contains("create secret")));
+        assert!(blocks("No such section").is_err());
+    }
+}

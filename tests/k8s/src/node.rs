@@ -91,7 +91,8 @@ impl Node {
     /// Takes the images of an archive.
     pub fn import(&self, archive: &Path) -> Result<()> {
         let args = ["--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "import"];
-        run(Command::new("ctr").args(args).arg(archive)).map(drop)
+        let imported = run(Command::new("ctr").args(args).arg(archive));
+        imported.with_context(|| self.log_tails()).map(drop)
     }
 
     /// The ends of all logs, for a failure's sake.

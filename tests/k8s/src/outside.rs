@@ -8,15 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use tao_harness::{TempDir, repository};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the folder of everything is, for the process inside.
 const FOLDER: &str = "TAO_K8S_FOLDER";
 /// The name of the control groups, for the process inside.
 const CGROUP: &str = "TAO_K8S_CGROUP";
 
+/// How the names of control groups begin; the process that made them follows.
+const GROUPS: &str = "tao-k8s-";
+
 /// Programs that are needed, and Debian's packages of them.
 const NEEDED: &[(&str, &str)] = &[
+    ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -78,17 +84,43 @@ fn in_path(program: &str) -> bool {
 /// The images are made before, with the program of the version before if there is one.
 pub fn enter(previous: Option<&Path>) -> Result<ExitCode> {
     let folder = TempDir::new()?;
+    let temporary = folder.join("tmp");
+    fs::create_dir(&temporary)?;
     crate::images::make(&crate::test::images(folder.path()), previous)?;
-    let groups = ControlGroups::make(&format!("tao-k8s-{}", std::process::id()))?;
-    let status = Command::new("unshare")
+    let groups = ControlGroups::make(&format!("{GROUPS}{}", std::process::id()))?;
+    // It ends when this one does, however that ends.
+    let mut inside = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
         .arg(env::current_exe().context("cannot tell where this program is")?)
         .args(env::args_os().skip(1))
         .env(FOLDER, folder.path())
         .env(CGROUP, &groups.name)
-        .status()
+        // What inside would remove at its end is removed with the rest when that end is a sudden one.
+        .env("TMPDIR", &temporary)
+        .spawn()
         .context("cannot run unshare")?;
-    Ok(code(status))
+    end_on_signal(inside.id());
+    Ok(code(inside.wait()?))
+}
+
+/// Ctrl-C and SIGTERM end what runs inside, and what is left of it is cleaned up here.
+fn end_on_signal(pid: u32) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+                _ = terminate.recv() => {}
+            }
+            // The first process inside is killed with it, and all others with that one.
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                kill_process(pid, Signal::KILL)?;
+            }
+            std::io::Result::Ok(())
+        })
+    });
 }
 
 fn code(status: ExitStatus) -> ExitCode {
@@ -113,6 +145,7 @@ impl ControlGroups {
         };
         let mut groups = Self { name: name.to_owned(), folders: Vec::new() };
         for hierarchy in hierarchies {
+            remove_orphans(&hierarchy);
             let folder = hierarchy.join(name);
             fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
             groups.folders.push(folder);
@@ -129,6 +162,18 @@ impl Drop for ControlGroups {
             if let Err(error) = gone {
                 eprintln!("cannot remove {}: {error:#}", folder.display());
             }
+        }
+    }
+}
+
+/// Removes the groups of runs that were killed before they could do it.
+fn remove_orphans(hierarchy: &Path) {
+    for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(GROUPS));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // One with a process in it stays.
+            remove(&entry.path()).ok();
         }
     }
 }

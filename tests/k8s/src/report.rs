@@ -87,3 +87,41 @@ fn row(Row { what, took, tally, restarts }: &Row) -> Value {
         "write_p99_ms": percentile(&tally.writes, 99.0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_breaks_a_promise_shows() {
+        let report = |change: fn(&mut Report)| {
+            let row = Row { what: "quiet".to_owned(), took: Duration::ZERO, tally: Tally::default(), restarts: 0 };
+            let mut report = Report { rows: vec![row], lost: Vec::new() };
+            change(&mut report);
+            report
+        };
+        assert!(report(|_| {}).is_clean());
+        // Writes may fail, as long as their callers are told.
+        assert!(report(|r| r.rows[0].tally.failed_writes.push("refused".to_owned())).is_clean());
+        let breaks: [fn(&mut Report); 4] = [
+            |r| r.lost.push("an edge".to_owned()),
+            |r| r.rows[0].restarts = 1,
+            |r| r.rows[0].tally.wrong.push("an old value".to_owned()),
+            |r| r.rows[0].tally.failed_reads.push("no answer".to_owned()),
+        ];
+        for change in breaks {
+            let broken = report(change);
+            assert!(!broken.is_clean() && broken.json()["clean"] == false, "{}", broken.table());
+        }
+    }
+
+    #[test]
+    fn times_are_in_milliseconds() {
+        let mut tally = Tally::default();
+        tally.read(Duration::from_millis(20));
+        tally.written(Duration::from_secs(600));
+        assert!((19.9..20.1).contains(&percentile(&tally.reads, 50.0)));
+        assert!(percentile(&tally.writes, 99.0) >= 59_000.0);
+        assert_eq!(tally.calls(), 2);
+    }
+}

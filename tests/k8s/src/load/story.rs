@@ -92,3 +92,26 @@ pub fn value_of(object: &v1::Object) -> i64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_acknowledged_or_may_have_been_done_is_allowed() {
+        let mut story = Story { value: 7, ..Story::default() };
+        assert!(story.allows_value(7) && !story.allows_value(6) && !story.allows_value(8));
+        story.perhaps.push(8);
+        assert!(story.allows_value(8) && story.allows_value(7) && !story.allows_value(9));
+
+        story.edges.insert(1, 70);
+        assert!(story.allows_edge(1, Some(70)) && !story.allows_edge(1, None) && !story.allows_edge(1, Some(69)));
+        assert!(story.allows_edge(2, None) && !story.allows_edge(2, Some(1)));
+        assert!(story.allows_count(1) && !story.allows_count(0) && !story.allows_count(2));
+        // A write that moves an edge which is there leaves its count; one that may have added another does not.
+        story.edges_perhaps.insert(1, vec![71]);
+        assert!(story.allows_edge(1, Some(71)) && story.allows_edge(1, Some(70)) && !story.allows_count(2));
+        story.edges_perhaps.insert(2, vec![72]);
+        assert!(story.allows_edge(2, Some(72)) && story.allows_edge(2, None) && story.allows_count(2));
+    }
+}
