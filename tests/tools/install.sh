@@ -94,14 +94,18 @@ NODE_PARTS="
   modprobe:kmod
   buildah:buildah
   ip:iproute2
-  nsenter:util-linux
+  unshare:util-linux
+  setpriv:util-linux
+  openssl:openssl
+  gcc:gcc
+  /usr/include/stdlib.h:libc6-dev
   strip:binutils
 "
 
 need_node() {
   local part missing=()
   for part in $NODE_PARTS; do
-    has "${part%%:*}" || [ -x "${part%%:*}" ] || [ -x "/usr/sbin/${part%%:*}" ] || missing+=("${part#*:}")
+    has "${part%%:*}" || [ -e "${part%%:*}" ] || [ -x "/usr/sbin/${part%%:*}" ] || missing+=("${part#*:}")
   done
   [ "${#missing[@]}" -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && has apt-get; then
