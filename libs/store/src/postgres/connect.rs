@@ -51,11 +51,13 @@ impl Connector {
     /// Connects, whatever is there; waits a little for a server that is just starting.
     pub async fn plain(&self) -> Result<PgConnection, Error> {
         let until = Instant::now() + CONNECT;
+        let mut before = None;
         loop {
             let error = match timeout_at(until, PgConnection::connect_with(&self.options)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(Error::PoolTimedOut),
+                // The last attempt was begun too late: what the one before was told says more.
+                Err(_) => return Err(before.unwrap_or(Error::PoolTimedOut)),
             };
             let is_starting = match &error {
                 Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -65,6 +67,7 @@ impl Connector {
             if !is_starting || Instant::now() + AGAIN >= until {
                 return Err(error);
             }
+            before = Some(error);
             sleep(AGAIN).await;
         }
     }
