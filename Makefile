@@ -51,7 +51,7 @@ lint: ## formatting, protos, scripts, dependencies and clippy, warnings being er
 	@tests/tools/install.sh lint
 	cargo fmt --all --check
 	buf lint
-	shellcheck .ci/run tests/tools/*.sh tests/tools/images/*/*.sh
+	shellcheck .ci/run tests/tools/*.sh tests/tools/images/*/*.sh examples/*/generate.sh
 	cargo deny $(CARGO_FLAGS) check --hide-inclusion-graph bans licenses sources
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 

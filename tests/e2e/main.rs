@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod cluster;
 mod commands;
+mod examples;
 mod faults;
 mod graph;
 mod grpcurl;

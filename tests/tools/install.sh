@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests and the linters need, where it is absent:
 #
-#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl, kustomize, checkers of manifests
+#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl, kustomize, checkers of manifests, and the stubs
+#                                  of the examples in the languages that are installed
 #   tests/tools/install.sh k8s     containerd, runc, buildah and what a Kubernetes needs on a node, and the Kubernetes
 #   tests/tools/install.sh lint    buf, shellcheck, cargo-deny
 #
@@ -176,6 +177,20 @@ need_python_program() {
   ln -sf "../python/bin/$1" "$tools/bin/$1"
 }
 
+# The examples in languages that are installed, ready to run; again only when their sources or the protos are others.
+need_examples() {
+  local language program folder sum
+  for language in python:python3 go:go typescript:npm; do
+    program=${language#*:} folder=examples/${language%%:*}
+    has "$program" || { say "no $program: the tests leave $folder out"; continue; }
+    sum=$(git ls-files -z --cached --others --exclude-standard -- "$folder" proto/tao/v1 | sort -z | xargs -0 sha256sum | sha256sum)
+    [ "$sum" != "$(cat "$folder/gen/.sources" 2>/dev/null)" ] || continue
+    say "generating the stubs of $folder"
+    quietly "$folder/generate.sh" || fail "could not prepare $folder"
+    printf '%s\n' "$sum" >"$folder/gen/.sources"
+  done
+}
+
 need_cargo_deny() {
   has cargo-deny && return 0
   say "building cargo-deny $CARGO_DENY_VERSION (half a minute to a few minutes, once)"
@@ -192,6 +207,8 @@ case ${1-} in
     need_grpcurl
     need_kustomize
     need_python "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" "compose-spec==$COMPOSE_SPEC_VERSION"
+    need_python_program buf "buf-bin==$BUF_VERSION"
+    need_examples
     ;;
   k8s) need_node; need_kube ;;
   lint)
