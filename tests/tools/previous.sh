@@ -36,7 +36,12 @@ mv "$folder/source/Cargo.lock.new" "$folder/source/Cargo.lock"
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 profile=debug
-for argument in "$@"; do [ "$argument" != --release ] || profile=release; done
+arguments=()
+for argument in "$@"; do
+  [ "$argument" != --release ] || profile=release
+  # Always given, below, and cargo takes it once.
+  [ "$argument" = --locked ] || arguments+=("$argument")
+done
 present="$target/$profile/tao"
 put_back() {
   if [ -e "$present.present" ]; then mv -f "$present.present" "$present"; else rm -f "$present"; fi
@@ -48,7 +53,7 @@ for file in "$present" "$present.d"; do
 done
 trap put_back EXIT
 # In its own folder, so that its own toolchain file and settings count.
-(cd "$folder/source" && CARGO_TARGET_DIR="$target" cargo build --locked -p tao "$@" >&2)
+(cd "$folder/source" && CARGO_TARGET_DIR="$target" cargo build --locked -p tao "${arguments[@]}" >&2)
 # A copy, since cargo's may be a link to what it keeps.
 cp "$present" "$folder/tao"
 echo "$stamp" > "$folder/stamp"
