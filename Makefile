@@ -10,7 +10,7 @@ CARGO_FLAGS ?=
 # For the program that is run: make run ARGS="--help"
 ARGS ?=
 
-.PHONY: help run load image test test-k8s test-faults bench bench-quick lint fmt
+.PHONY: help run load image test test-k8s test-faults fuzz bench bench-quick lint fmt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test-faults: ## break real processes under load and judge what they answered: ma
 	@tests/tools/install.sh tests
 	cargo build $(CARGO_FLAGS) -p tao -p tao-rig --bins
 	cargo run $(CARGO_FLAGS) -p tao-rig -- faults --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: ## run the fuzz targets: make fuzz RUNS=10000000 TARGETS="token pipeline"
+	@tests/tools/install.sh fuzz
+	@tests/tools/fuzz.sh $(or $(RUNS),100000) $(TARGETS)
 
 bench: ## measure this store beside what one would build instead, all of it: hours; make bench ARGS="full --minutes 30", or another subcommand
 	@tests/tools/install.sh tests

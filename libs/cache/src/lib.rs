@@ -24,3 +24,5 @@ pub use list::CachedList;
 pub use memory::{CacheOptions, Gap, Lookup, MemoryCache};
 pub use reader::{CachedReader, MIN_FETCHED, Read, Upstream};
 pub use redis::{RedisCache, RedisError, SharedCache};
+#[doc(hidden)] // for tests/fuzz
+pub use redis::{decode as decode_shared, encode as encode_shared};

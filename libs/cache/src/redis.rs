@@ -162,7 +162,8 @@ fn head(at: Position) -> [u8; HEAD] {
     head
 }
 
-fn encode(as_of: Position, entry: &Entry) -> Vec<u8> {
+#[doc(hidden)]
+pub fn encode(as_of: Position, entry: &Entry) -> Vec<u8> {
     let mut value = head(as_of).to_vec();
     match entry {
         Entry::Object(None) => value.push(KIND_ABSENT),
@@ -180,7 +181,8 @@ fn encode(as_of: Position, entry: &Entry) -> Vec<u8> {
 }
 
 /// What this version did not write is no value.
-fn decode(key: Key, raw: Vec<u8>) -> Option<(Position, Entry)> {
+#[doc(hidden)]
+pub fn decode(key: Key, raw: Vec<u8>) -> Option<(Position, Entry)> {
     let raw = Bytes::from(raw);
     let (head, rest) = raw.split_at_checked(HEAD)?;
     if head[0] != VERSION {

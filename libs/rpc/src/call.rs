@@ -103,7 +103,8 @@ pub(crate) fn to_wire(context: &CallContext, op: Op) -> Call {
 }
 
 /// What a peer asks, by its deadline here; an error when it is no call.
-pub(crate) fn from_wire(call: Call, deadline: Instant) -> Result<(CallContext, Op)> {
+#[doc(hidden)]
+pub fn from_wire(call: Call, deadline: Instant) -> Result<(CallContext, Op)> {
     let Some(op) = call.op else {
         return Err(Error::invalid("op", "must be set, to a call that this version knows"));
     };
@@ -135,7 +136,8 @@ pub(crate) fn reply(seq: u64, result: Result<TierReply>) -> Reply {
 }
 
 /// What a peer answered.
-pub(crate) fn from_reply(reply: Reply) -> Result<TierReply> {
+#[doc(hidden)]
+pub fn from_reply(reply: Reply) -> Result<TierReply> {
     match reply.result {
         Some(ReplyBody::Error(error)) => Err(tao_proto::error::from_peer(error)),
         Some(body) => Ok(TierReply { as_of: reply.as_of.map(Into::into).unwrap_or_default(), body }),

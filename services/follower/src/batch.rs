@@ -16,7 +16,7 @@ use crate::validate::{Door, ReadCall, taken};
 const LISTS_AT_ONCE: usize = 16;
 
 /// One item, as validated.
-enum Item {
+pub(crate) enum Item {
     Read(ReadCall, Session),
     Write(Write, Session),
 }
@@ -75,7 +75,7 @@ fn field(item: &BatchItem) -> u32 {
     }
 }
 
-fn check(door: &Door<'_>, item: BatchItem, session: &Session) -> Result<Item> {
+pub(crate) fn check(door: &Door<'_>, item: BatchItem, session: &Session) -> Result<Item> {
     let mut violations = Violations::default();
     let v = &mut violations;
     let call = item.call.ok_or_else(|| Error::invalid("call", "required: one call"))?;

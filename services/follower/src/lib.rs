@@ -6,6 +6,8 @@ mod audit;
 mod batch;
 pub mod config;
 mod execute;
+#[doc(hidden)]
+pub mod fuzz;
 mod hits;
 mod log;
 mod pipeline;

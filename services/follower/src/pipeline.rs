@@ -1,7 +1,7 @@
 //! GraphService.Pipeline: many calls over one stream. What memory has is answered while the message is read, into the message that
 //! is sent next; everything else runs as the call of its name would.
 
-mod call;
+pub(crate) mod call;
 mod outbox;
 
 use std::sync::Arc;

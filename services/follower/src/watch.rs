@@ -25,7 +25,7 @@ use crate::answers;
 use crate::execute::Executor;
 use crate::session;
 use feed::{Begin, Feed};
-use filter::Filter;
+pub(crate) use filter::Filter;
 
 /// A stream that has sent nothing for so long sends where it is.
 const HEARTBEAT: Duration = Duration::from_millis(500);
