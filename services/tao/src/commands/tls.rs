@@ -11,25 +11,32 @@ use super::failure::Failure;
 #[derive(Debug, Args)]
 pub struct TlsArgs {
     /// Speak TLS, and trust the followers of this authority: a PEM file [default: plain text]
-    #[arg(long, env = "TAO_CLIENT_TLS_CA", value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
+    #[arg(id = "tls_ca", long = "tls-ca", env = "TAO_CLIENT_TLS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// With TLS, a certificate that says who calls
-    #[arg(long, env = "TAO_CLIENT_TLS_CERT", value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
-    tls_cert: Option<PathBuf>,
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        env = "TAO_CLIENT_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        requires = "tls_ca"
+    )]
+    cert: Option<PathBuf>,
     /// The key of that certificate
-    #[arg(long, env = "TAO_CLIENT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[arg(id = "tls_key", long = "tls-key", env = "TAO_CLIENT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    key: Option<PathBuf>,
     /// With TLS, the name that the followers' certificates must have [default: the address's]
-    #[arg(long, env = "TAO_CLIENT_TLS_NAME", value_name = "NAME", requires = "tls_ca")]
-    tls_name: Option<String>,
+    #[arg(id = "tls_name", long = "tls-name", env = "TAO_CLIENT_TLS_NAME", value_name = "NAME", requires = "tls_ca")]
+    name: Option<String>,
 }
 
 impl TlsArgs {
     /// Reads the files.
     pub fn client(&self) -> Result<Option<ClientTls>, Failure> {
-        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
-        let identity = self.tls_cert.clone().zip(self.tls_key.clone()).map(|(cert, key)| KeyPairFiles { cert, key });
-        let options = TlsOptions { ca, identity, name: self.tls_name.clone() };
+        let Some(ca) = self.ca.clone() else { return Ok(None) };
+        let identity = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| KeyPairFiles { cert, key });
+        let options = TlsOptions { ca, identity, name: self.name.clone() };
         ClientTls::load(options).map(Some).map_err(|problems| {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Failure::bad_input(problems.join("; "))
