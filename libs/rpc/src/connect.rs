@@ -76,7 +76,7 @@ pub fn parse_address(text: &str) -> Result<Uri, AddressError> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = full.parse().map_err(|e: http::uri::InvalidUri| wrong(&e.to_string()))?;
     if uri.scheme_str() != Some("http") {
-        return Err(wrong("whether TLS is spoken is not said here"));
+        return Err(wrong("it goes without https, since it is not what says whether TLS is spoken"));
     }
     if uri.port_u16().is_none_or(|port| port == 0) || uri.host().is_none_or(str::is_empty) {
         return Err(wrong("it needs a host and a port"));
