@@ -13,6 +13,7 @@ mod health;
 mod members;
 mod nodelay;
 mod pipeline;
+mod security;
 mod several;
 mod versions;
 mod waiting;

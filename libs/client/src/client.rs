@@ -7,7 +7,8 @@ use std::time::Duration;
 use arc_swap::Guard;
 use tao_model::limits::MAX_REQUEST;
 use tao_rpc::members::{List, Members};
-use tao_rpc::{Connect, LinkOptions, TcpConnect, parse_address};
+use tao_rpc::{Connect, LinkOptions, SecureConnect, TcpConnect, parse_address};
+use tao_tls::ClientTls;
 use tokio::runtime::Handle;
 
 use crate::error::ClientError;
@@ -33,6 +34,8 @@ pub struct ClientOptions {
     pub patience: Duration,
     /// How names are resolved and connections made. Default: the system's resolver, and TCP.
     pub connect: Arc<dyn Connect>,
+    /// With which authority, and which identity of its own, servers are spoken to in TLS; `None`: in plain text. Default: `None`.
+    pub tls: Option<ClientTls>,
     /// How often names are resolved again, give or take a tenth; they are resolved sooner when a connection breaks. Default: 2 s.
     pub resolve_every: Duration,
     /// For making a connection. Default: 5 s.
@@ -55,6 +58,7 @@ impl Default for ClientOptions {
             generate_keys: true,
             patience: Duration::from_secs(3),
             connect: Arc::new(TcpConnect),
+            tls: None,
             resolve_every: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(5),
@@ -95,14 +99,17 @@ struct Inner {
 impl Client {
     /// Of the followers at `names`: HOST:PORT, or several with commas between them. Every address that a name has is a follower. A
     /// connection is made with the first call to a follower, and again whenever it breaks. Must be called on a tokio runtime, which
-    /// the client's connections live on.
+    /// the client's connections live on. A name may begin with `https://` where the options have TLS, and with `http://` where they have
+    /// not; the other way round is an error, so that nobody speaks in plain text by mistake.
     pub fn connect(names: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        let names: Vec<_> = names.split(',').map(|name| name.trim().to_owned()).collect();
-        for name in &names {
-            parse_address(name).map_err(|_| ClientError::Address { address: name.clone() })?;
-        }
+        let is_secure = options.tls.is_some();
+        let names = names.split(',').map(|name| bare(name.trim(), is_secure)).collect::<Result<Vec<_>, _>>()?;
+        let connect = match &options.tls {
+            Some(tls) => Arc::new(SecureConnect::new(options.connect.clone(), tls.clone())),
+            None => options.connect.clone(),
+        };
         let link = LinkOptions {
-            connect: options.connect.clone(),
+            connect,
             resolve_every: options.resolve_every,
             connect_timeout: options.connect_timeout,
             keepalive_interval: options.keepalive,
@@ -141,6 +148,18 @@ impl Client {
     }
 }
 
+/// HOST:PORT of a name, without the scheme.
+fn bare(name: &str, is_secure: bool) -> Result<String, ClientError> {
+    let wrong = || ClientError::Address { address: name.to_owned() };
+    let (scheme, rest) = name.split_once("://").map_or((None, name), |(scheme, rest)| (Some(scheme), rest));
+    match (scheme, is_secure) {
+        (None, _) | (Some("http"), false) | (Some("https"), true) => {}
+        (Some("https"), false) => return Err(ClientError::NoTls { address: name.to_owned() }),
+        (Some(_), _) => return Err(wrong()),
+    }
+    parse_address(rest).map(|_| rest.to_owned()).map_err(|_| wrong())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,9 +169,11 @@ mod tests {
         for right in ["localhost:1", "http://localhost:1", "[::1]:50051", "a:1, b:2,c:3"] {
             assert!(Client::connect(right, ClientOptions::default()).is_ok(), "{right}");
         }
-        for wrong in ["", "localhost", "not an address", "a:1,", "https://a:1", ":1", "a:99999", "a:1,,b:1"] {
+        for wrong in ["", "localhost", "not an address", "a:1,", "ftp://a:1", ":1", "a:99999", "a:1,,b:1"] {
             let error = Client::connect(wrong, ClientOptions::default()).unwrap_err();
             assert!(matches!(error, ClientError::Address { .. }) && !error.is_retryable(), "{wrong}: {error}");
         }
+        let error = Client::connect("https://a:1", ClientOptions::default()).unwrap_err();
+        assert!(matches!(error, ClientError::NoTls { .. }) && !error.is_retryable(), "{error}");
     }
 }

@@ -17,6 +17,12 @@ pub enum ClientError {
         /// What was given.
         address: String,
     },
+    /// An address of `https`, without the means to speak it.
+    #[error("{address:?} wants TLS: say which authority to trust")]
+    NoTls {
+        /// What was given.
+        address: String,
+    },
     /// The request is larger than the client's limit, and was not sent.
     #[error("the request has {bytes} bytes, more than the limit of {limit}: send less at once")]
     TooLarge {
@@ -71,7 +77,7 @@ impl ClientError {
     /// The gRPC code, or the one that a server would have answered with.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Address { .. } => Code::InvalidArgument,
+            Self::Address { .. } | Self::NoTls { .. } => Code::InvalidArgument,
             Self::TooLarge { .. } => Code::OutOfRange,
             Self::Transport { code, .. } | Self::Refused { code, .. } => *code,
             Self::Deadline { .. } => Code::DeadlineExceeded,
@@ -81,7 +87,11 @@ impl ClientError {
     /// The reason that the server gave, of the closed list in docs/errors.md; empty when it gave none.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => "",
+            Self::Address { .. }
+            | Self::NoTls { .. }
+            | Self::TooLarge { .. }
+            | Self::Transport { .. }
+            | Self::Deadline { .. } => "",
             Self::Refused { reason, .. } => reason,
         }
     }
@@ -89,7 +99,11 @@ impl ClientError {
     /// Every field of the request that is wrong, with the rule that it breaks.
     pub fn violations(&self) -> &[(String, String)] {
         match self {
-            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => &[],
+            Self::Address { .. }
+            | Self::NoTls { .. }
+            | Self::TooLarge { .. }
+            | Self::Transport { .. }
+            | Self::Deadline { .. } => &[],
             Self::Refused { violations, .. } => violations,
         }
     }
@@ -98,7 +112,7 @@ impl ClientError {
     /// happened is safe to repeat only with its idempotency key.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::TooLarge { .. } => false,
+            Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => false,
             Self::Transport { .. } | Self::Deadline { .. } => true,
             Self::Refused { retryable, .. } => *retryable,
         }
@@ -107,7 +121,7 @@ impl ClientError {
     /// Whether a write surely did not happen, in any of the attempts that were made.
     pub const fn is_not_applied(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::TooLarge { .. } => true,
+            Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => true,
             Self::Transport { not_applied, .. }
             | Self::Deadline { not_applied, .. }
             | Self::Refused { not_applied, .. } => *not_applied,
@@ -117,7 +131,11 @@ impl ClientError {
     /// When to try again, at the earliest, for errors that say so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Address { .. } | Self::TooLarge { .. } | Self::Transport { .. } | Self::Deadline { .. } => None,
+            Self::Address { .. }
+            | Self::NoTls { .. }
+            | Self::TooLarge { .. }
+            | Self::Transport { .. }
+            | Self::Deadline { .. } => None,
             Self::Refused { retry_after, .. } => *retry_after,
         }
     }
@@ -125,7 +143,7 @@ impl ClientError {
     /// The same error, when an earlier attempt may have done the write.
     pub(crate) fn perhaps_applied(mut self) -> Self {
         match &mut self {
-            Self::Address { .. } | Self::TooLarge { .. } => {}
+            Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => {}
             Self::Transport { not_applied, .. }
             | Self::Deadline { not_applied, .. }
             | Self::Refused { not_applied, .. } => *not_applied = false,

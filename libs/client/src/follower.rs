@@ -33,20 +33,22 @@ impl Follower {
     /// Not connected to yet. On a tokio runtime.
     pub fn new(place: Place, link: LinkOptions, options: &ClientOptions) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(1);
-        let endpoint = Endpoint::from(place.name().clone())
-            .connect_timeout(options.connect_timeout)
-            .http2_keep_alive_interval(options.keepalive)
-            .keep_alive_timeout(options.connect_timeout)
-            .keep_alive_while_idle(true);
-        // What is not a valid header is not sent: this is one.
-        let agent = concat!("tao-client/", env!("CARGO_PKG_VERSION"));
-        let endpoint = endpoint.clone().user_agent(agent).unwrap_or(endpoint);
+        let limit = |endpoint: Endpoint| {
+            let endpoint = endpoint
+                .connect_timeout(options.connect_timeout)
+                .http2_keep_alive_interval(options.keepalive)
+                .keep_alive_timeout(options.connect_timeout)
+                .keep_alive_while_idle(true);
+            // What is not a valid header is not sent: this is one.
+            let agent = concat!("tao-client/", env!("CARGO_PKG_VERSION"));
+            endpoint.clone().user_agent(agent).unwrap_or(endpoint)
+        };
         let runtime = link.runtimes.first().cloned().unwrap_or_else(Handle::current);
         Self {
             number: MADE.fetch_add(1, Ordering::Relaxed),
             address: place.label(),
             standing: Standing::default(),
-            channels: Channels::new(place.clone(), endpoint, options.connect.clone(), runtime),
+            channels: Channels::new(place.clone(), limit, link.connect.clone(), runtime),
             place,
             link,
             is_piped: options.pipeline,

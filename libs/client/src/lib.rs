@@ -34,4 +34,6 @@ pub use stats::ClientStats;
 pub use tao_proto::v1;
 /// For [`ClientOptions::connect`].
 pub use tao_rpc::{BoxIo, Connect, TcpConnect};
+/// For [`ClientOptions::tls`].
+pub use tao_tls::{ClientOptions as TlsOptions, ClientTls, KeyPairFiles, TlsError};
 pub use watch::Watch;

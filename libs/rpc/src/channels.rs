@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::connect::{Connect, dial};
+use crate::connect::{Connect, dial, endpoint};
 use crate::names::Place;
 
 /// Makes channels that connect when they are used, and again when they have to. Once the place has other addresses there is another
@@ -23,8 +23,14 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// With the endpoint's times and limits; connections live on the runtime.
-    pub fn new(place: Place, endpoint: Endpoint, connect: Arc<dyn Connect>, runtime: Handle) -> Self {
+    /// With the times and limits that `limit` gives an endpoint; connections live on the runtime.
+    pub fn new(
+        place: Place,
+        limit: impl FnOnce(Endpoint) -> Endpoint,
+        connect: Arc<dyn Connect>,
+        runtime: Handle,
+    ) -> Self {
+        let endpoint = limit(endpoint(place.name(), &*connect));
         Self { place, endpoint, connect, runtime, current: Mutex::new(None) }
     }
 
@@ -43,7 +49,7 @@ impl Channels {
             let (place, connect) = (place.clone(), connect.clone());
             async move {
                 let dialed = match place.addresses().await {
-                    Ok(addresses) => dial(connect, addresses).await,
+                    Ok(addresses) => dial(connect, place.name(), addresses).await,
                     Err(why) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why)),
                 };
                 if dialed.is_err() {

@@ -26,6 +26,16 @@ pub trait Connect: Send + Sync + 'static {
 
     /// Connects to one of them.
     fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>>;
+
+    /// The same, of an address that this host's name stood for: the name is what a certificate is checked against.
+    fn connect_as(&self, _host: &str, peer: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
+        self.connect(peer)
+    }
+
+    /// Whether it speaks TLS, and so requests are for `https`.
+    fn is_secure(&self) -> bool {
+        false
+    }
 }
 
 /// TCP, with TCP_NODELAY; names are the system's resolver's.
@@ -66,7 +76,7 @@ pub fn parse_address(text: &str) -> Result<Uri, AddressError> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = full.parse().map_err(|e: http::uri::InvalidUri| wrong(&e.to_string()))?;
     if uri.scheme_str() != Some("http") {
-        return Err(wrong("only http is spoken between tiers"));
+        return Err(wrong("it goes without https, since it is not what says whether TLS is spoken"));
     }
     if uri.port_u16().is_none_or(|port| port == 0) || uri.host().is_none_or(str::is_empty) {
         return Err(wrong("it needs a host and a port"));
@@ -78,15 +88,31 @@ pub fn parse_address(text: &str) -> Result<Uri, AddressError> {
 }
 
 /// Connects to the first of these that answers, and says which that was.
-pub(crate) async fn dial(connect: Arc<dyn Connect>, addresses: Vec<SocketAddr>) -> io::Result<(BoxIo, SocketAddr)> {
+pub(crate) async fn dial(
+    connect: Arc<dyn Connect>,
+    name: &Uri,
+    addresses: Vec<SocketAddr>,
+) -> io::Result<(BoxIo, SocketAddr)> {
+    let host = name.host().unwrap_or_default();
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
     for address in addresses {
-        match connect.connect(address).await {
+        match connect.connect_as(host, address).await {
             Ok(io) => return Ok((io, address)),
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
     }
     Err(last)
+}
+
+/// Requests to a name, over connections that are made so.
+pub(crate) fn endpoint(name: &Uri, connect: &dyn Connect) -> Endpoint {
+    let endpoint = Endpoint::from(name.clone());
+    let Some(authority) = name.authority().filter(|_| connect.is_secure()) else { return endpoint };
+    match Uri::builder().scheme("https").authority(authority.clone()).path_and_query("/").build() {
+        Ok(origin) => endpoint.origin(origin),
+        // It was one with another scheme.
+        Err(_) => endpoint,
+    }
 }
 
 /// A connection to the first of a peer's addresses that answers, made now; it lives on the runtime that this is called on.
@@ -98,16 +124,18 @@ pub(crate) async fn channel(
     let (connect, addresses) = (options.connect.clone(), addresses.to_vec());
     let reached = Arc::new(OnceLock::new());
     let tell = reached.clone();
+    let dialed = name.clone();
     let connector = tower::service_fn(move |_: Uri| {
-        let (dialing, tell) = (dial(connect.clone(), addresses.clone()), tell.clone());
+        let (connect, name, addresses) = (connect.clone(), dialed.clone(), addresses.clone());
+        let tell = tell.clone();
         async move {
-            let (io, address) = dialing.await?;
+            let (io, address) = dial(connect, &name, addresses).await?;
             // The connection is made once: a channel that was connected eagerly and broke is not used again here.
             let _ = tell.set(address);
             Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(io))
         }
     });
-    let channel = Endpoint::from(name.clone())
+    let channel = endpoint(name, &*options.connect)
         .http2_keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .keep_alive_while_idle(true)

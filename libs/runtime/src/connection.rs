@@ -18,6 +18,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tao_tls::PeerIdentity;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
@@ -58,17 +59,24 @@ pub(crate) async fn drive<L: Listener>(
     drain: CancellationToken,
     kill: CancellationToken,
 ) {
-    let io = match L::attach(conn) {
+    let attached = tokio::select! {
+        biased;
+        () = kill.cancelled() => return,
+        attached = L::attach(conn) => attached,
+        // It has not begun to speak, so it has nothing to finish.
+        () = drain.cancelled() => return,
+    };
+    let io = match attached {
         Ok(io) => io,
         Err(error) => {
-            tracing::warn!(%error, "can't register a connection");
+            tracing::debug!(%error, "a connection did not come about");
             return;
         }
     };
     let ending = CancellationToken::new();
     let activity = Arc::<Activity>::default();
-    let (info, ends) = (io.connect_info(), Ending(ending.clone()));
-    let service = PerConnection { service, info, ending: ends, activity: activity.clone() };
+    let (info, identity, ends) = (io.connect_info(), L::identity(&io), Ending(ending.clone()));
+    let service = PerConnection { service, info, identity, ending: ends, activity: activity.clone() };
     let (io, outbox) = outbox::gather(io);
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
@@ -144,6 +152,7 @@ fn vary(time: Duration) -> Duration {
 struct PerConnection<I> {
     service: Instrumented,
     info: I,
+    identity: Option<Arc<PeerIdentity>>,
     ending: Ending,
     activity: Arc<Activity>,
 }
@@ -155,6 +164,9 @@ impl<I: Clone + Send + Sync + 'static> hyper::service::Service<Request<Incoming>
 
     fn call(&self, mut request: Request<Incoming>) -> Call {
         request.extensions_mut().insert(self.info.clone());
+        if let Some(identity) = &self.identity {
+            request.extensions_mut().insert(identity.clone());
+        }
         request.extensions_mut().insert(self.ending.clone());
         self.service.call(request, Busy::with(&self.activity))
     }

@@ -22,6 +22,7 @@ mod connection;
 mod inline;
 mod layer;
 mod outbox;
+mod tcp_io;
 
 pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
 pub use connection::Ending;
@@ -34,6 +35,8 @@ pub use readiness::{Gate, Readiness};
 pub use reflection::with_reflection;
 pub use serve::{ServeOptions, serve};
 pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use tao_tls::PeerIdentity;
+pub use tcp_io::TcpIo;
 pub use telemetry::{LogFormat, TelemetryError, TelemetryGuard, TelemetryOptions};
 pub use units::{ByteSize, HumanDuration};
 pub use workers::Workers;

@@ -25,11 +25,13 @@ struct Held<I> {
     gathered: Vec<u8>,
     /// How much of it is sent.
     sent: usize,
+    /// Whether the connection itself may still hold something back: TLS does, when the socket has no room.
+    is_unflushed: bool,
 }
 
 /// Both ends of a connection's writes. They belong to one task.
 pub(crate) fn gather<I>(io: I) -> (Gathering<I>, Outbox<I>) {
-    let held = Arc::new(Mutex::new(Held { io, gathered: Vec::new(), sent: 0 }));
+    let held = Arc::new(Mutex::new(Held { io, gathered: Vec::new(), sent: 0, is_unflushed: false }));
     (Gathering(held.clone()), Outbox(held))
 }
 
@@ -48,12 +50,17 @@ impl<I: AsyncWrite + Unpin> Held<I> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
+            self.is_unflushed = true;
         }
         self.gathered.clear();
         self.sent = 0;
         // After one large message: a connection is not to keep that much for good.
         if self.gathered.capacity() > 2 * LIMIT {
             self.gathered = Vec::new();
+        }
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.is_unflushed = false;
         }
         Poll::Ready(Ok(()))
     }

@@ -76,6 +76,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The leaders, and where shards live.
     pub topology: Arc<Topology>,
+    /// Whether its services are described to those who ask.
+    pub reflection: bool,
     /// How leaders are reached.
     pub link: LinkOptions,
     /// Bytes of the cache in memory.
@@ -174,6 +176,7 @@ impl Options {
             Some(topology) if problems.is_empty() => Ok(Config {
                 listen,
                 topology: Arc::new(topology),
+                reflection: true,
                 link: LinkOptions { resolve_every: Duration::from_millis(resolve_every_ms), ..LinkOptions::default() },
                 cache_bytes,
                 redis,

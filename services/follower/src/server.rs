@@ -82,7 +82,8 @@ pub async fn run<L: Listener>(
     let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
     let routes = Routes::new(health_service(readiness, SERVICES));
-    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
+    let routes =
+        if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
     let door = Door::from(routes).direct(graph);
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {

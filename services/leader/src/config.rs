@@ -45,6 +45,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The storage shards.
     pub topology: Arc<Topology>,
+    /// Whether its services are described to those who ask.
+    pub reflection: bool,
     /// How they are reached.
     pub link: LinkOptions,
     /// Bytes of the cache.
@@ -100,6 +102,7 @@ impl Options {
             Some(topology) if problems.is_empty() => Ok(Config {
                 listen,
                 topology: Arc::new(topology),
+                reflection: true,
                 link: LinkOptions { resolve_every: Duration::from_millis(resolve_every_ms), ..LinkOptions::default() },
                 cache_bytes,
                 stream_bytes,

@@ -65,7 +65,8 @@ pub async fn run<L: Listener>(
     let service = LeaderService::new(topology, logs.clone());
     let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
-    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
+    let routes =
+        if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
     tracing::info!(tier = "leader", address = %listener.local_addr()?, "listening for gRPC");
     let following = logs.iter().zip(&gates).map(|(log, gate)| Box::pin(log.keep_following(gate)));
     tokio::select! {

@@ -64,6 +64,8 @@ pub struct Config {
     pub topology: Arc<Topology>,
     /// The database's log.
     pub log: LogId,
+    /// Whether its services are described to those who ask.
+    pub reflection: bool,
     /// How other storage shards are reached.
     pub link: LinkOptions,
     /// Bytes of recent changes.
@@ -134,6 +136,7 @@ impl Options {
                 layout,
                 topology: Arc::new(topology),
                 log,
+                reflection: true,
                 link: LinkOptions::default(),
                 stream_bytes: self.stream_size.map_or(64 << 20, |size| size.0) as usize,
                 log_retention: Duration::from_secs(log_retention),

@@ -65,7 +65,8 @@ pub async fn run<L: Listener>(
     let entrance = Entrance::new(gate.clone());
     let routes = Routes::new(tier_server(entrance.clone(), ServerLimits::default(), Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
-    let routes = with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)?;
+    let routes =
+        if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
     tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
     let mut serving = pin!(serve(listener, workers, routes, ServeOptions::default(), shutdown.clone()));
 

@@ -30,7 +30,7 @@ enum Command {
     /// Run a leader: the tier between followers and a storage shard
     Leader(roles::LeaderArgs),
     /// Run a follower: the tier that clients talk to
-    Follower(roles::FollowerArgs),
+    Follower(Box<roles::FollowerArgs>),
     /// Load an edge list into a running store
     Load(load::LoadArgs),
     /// Show changes as they are committed, one JSON object a line, until Ctrl-C; the last line has the token to go on with
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => roles::dev(&args),
         Command::Shard(args) => roles::shard(args),
         Command::Leader(args) => roles::leader(args),
-        Command::Follower(args) => roles::follower(args),
+        Command::Follower(args) => roles::follower(*args),
         Command::Load(args) => {
             return finish(load::load(&args).map(|ended| match ended {
                 load::Ended::Complete | load::Ended::CompleteBefore => ExitCode::SUCCESS,

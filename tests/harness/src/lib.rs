@@ -5,6 +5,7 @@
 //! What a test starts ends when its handle is dropped. If the test process ends without dropping it (a
 //! `static`, an abort, a `kill -9`), a small watcher does the same from outside.
 
+mod certificates;
 mod files;
 mod grpcurl;
 mod http;
@@ -20,6 +21,7 @@ mod sockets;
 mod tier;
 mod watcher;
 
+pub use certificates::{Authority, Issued};
 pub use files::TempDir;
 pub use grpcurl::{grpcurl, grpcurl_output};
 pub use http::http_get;

@@ -1,6 +1,7 @@
 //! docs/kubernetes.md, followed literally.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -64,11 +65,14 @@ pub fn first_edge(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// What the guide tells to do before production's manifests are applied.
-pub fn before_production(node: &Node) -> Result<()> {
-    let blocks = blocks("Production")?;
-    let secrets = blocks.iter().find(|block| block.contains("create secret")).context("the guide makes no Secrets")?;
-    shell(node, &format!("set -euo pipefail\n{secrets}\n")).map(drop)
+/// What the guide tells to do before production's manifests are applied. The certificates and keys that it makes are kept in a folder.
+pub fn before_production(node: &Node, files: &Path) -> Result<()> {
+    let mut script = String::from("set -euo pipefail\n");
+    for block in blocks("Production")?.iter().filter(|block| block.contains("create secret")) {
+        script.push_str(&format!("{block}\n"));
+    }
+    script.push_str(&format!("mv \"$TLS\" '{}'\n", files.display()));
+    shell(node, &script).map(drop)
 }
 
 /// In the repository's folder, with kubectl as people have it.
@@ -90,7 +94,7 @@ mod tests {
         assert!(first.iter().any(|block| block.starts_with("kubectl -n tao port-forward")), "{first:?}");
         // A block is the lines that belong together.
         assert!(first.iter().any(|block| block.lines().count() > 2), "{first:?}");
-        assert!(blocks("Production").unwrap().iter().any(|block| block.contains("create secret")));
+        assert!(blocks("Production").unwrap().iter().any(|block| block.contains("create secret generic tao-tls")));
         assert!(blocks("No such section").is_err());
     }
 }

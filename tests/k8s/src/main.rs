@@ -12,6 +12,7 @@ mod process;
 mod production;
 mod report;
 mod run;
+mod secured;
 mod test;
 mod volumes;
 

@@ -15,6 +15,7 @@ use crate::load::Load;
 use crate::node::Node;
 use crate::production;
 use crate::report::{Report, Row};
+use crate::secured;
 use crate::volumes;
 
 /// Undisturbed, for comparison.
@@ -50,10 +51,12 @@ pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
 
     volumes::make(node, 4, 4)?;
     step("the guide's first edge, with the overlay `dev`", || guide::first_edge(node))?;
+    let files = node.path("tls");
     step("production's manifests", || {
-        guide::before_production(node)?;
+        guide::before_production(node, &files)?;
         production::admitted(node)
     })?;
+    step("TLS, with the overlay `dev` and production's certificates", || secured::runs(node, &files))?;
 
     let clean = reports.iter().all(Report::is_clean);
     for report in &reports {

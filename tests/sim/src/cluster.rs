@@ -110,6 +110,7 @@ impl Cluster {
             layout: self.plan.info(log).layout,
             topology: self.topology.clone(),
             log: self.plan.info(log).log,
+            reflection: true,
             link: self.link(name),
             stream_bytes: self.plan.stream,
             log_retention: self.plan.log_retention,
@@ -141,6 +142,7 @@ impl Cluster {
         let config = tao_leader::Config {
             listen: listen(LEADER_PORT),
             topology: self.topology.clone(),
+            reflection: true,
             link: self.link(name),
             cache_bytes: self.plan.leader_cache,
             stream_bytes: self.plan.stream,
@@ -162,6 +164,7 @@ impl Cluster {
         let config = tao_follower::Config {
             listen: listen(FOLLOWER_PORT),
             topology: self.topology.clone(),
+            reflection: true,
             link: self.link(name),
             cache_bytes: self.plan.follower_cache,
             redis: None,

@@ -150,7 +150,7 @@ impl Listener for SimListener {
         Ok(self.0.accept().await?.0)
     }
 
-    fn attach(conn: TcpStream) -> io::Result<Accepted> {
+    async fn attach(conn: TcpStream) -> io::Result<Accepted> {
         Ok(Accepted(conn))
     }
 

@@ -65,11 +65,11 @@ def schema_problems(objects, version):
             yield f"{name}: {error.message}"
 
 
-def monitored(command):
-    """The test overlay with the monitoring component, which no overlay has."""
+def with_component(command, component):
+    """The test overlay with a component that it does not have."""
     # Beside the overlays, since kustomize wants relative paths.
-    with tempfile.TemporaryDirectory(dir=ROOT / "k8s" / "overlays", prefix=".monitored-") as folder:
-        text = "resources: [../test]\ncomponents: [../../components/monitoring]\nnamespace: tao-test\n"
+    with tempfile.TemporaryDirectory(dir=ROOT / "k8s" / "overlays", prefix=".with-") as folder:
+        text = f"resources: [../test]\ncomponents: [../../components/{component}]\nnamespace: tao-test\n"
         text += "labels: [{pairs: {app.kubernetes.io/instance: test, app.kubernetes.io/managed-by: kustomize}}]\n"
         pathlib.Path(folder, "kustomization.yaml").write_text(text)
         return build(command, folder)
@@ -95,7 +95,7 @@ def agreements(production_cluster):
         yield f"deploy/Dockerfile exposes {exposed}"
     guide = (ROOT / "docs/kubernetes.md").read_text()
     for secret, keys in OUTSIDE.items():
-        for word in (secret, *(f"--from-literal={key}=" for key in keys)):
+        for word in (secret, *(f"={key}=" if "." in key else f"--from-literal={key}=" for key in keys)):
             if word not in guide:
                 yield f"docs/kubernetes.md does not say how to make the Secret {secret} ({word})"
     (scale,) = production_cluster.of("HorizontalPodAutoscaler")
@@ -122,7 +122,8 @@ def compose_problems(text, dev):
 def main():
     command = kustomize_command()
     clusters = {name: Cluster(name, build(command, ROOT / "k8s" / "overlays" / name)) for name in OVERLAYS}
-    clusters["monitored"] = Cluster("monitored", monitored(command))
+    clusters["monitored"] = Cluster("monitored", with_component(command, "monitoring"))
+    clusters["secured"] = Cluster("secured", with_component(command, "tls"))
     for name, cluster in clusters.items():
         for version in KUBERNETES:
             check(f"{name}, Kubernetes {version}", schema_problems(cluster.objects, version))

@@ -45,6 +45,8 @@ BREAKS = [
         name="X", valueFrom={"secretKeyRef": {"name": c.of("Secret")[0].name, "key": "url"}})),
     ("references", lambda c: _without(c, "Secret", c.of("Secret")[0].name)),
     ("references", lambda c: _container(c)["volumeMounts"][0].update(name="other")),
+    ("certificates", lambda c: _container(c)["env"].append({"name": "TAO_TLS_CERT", "value": "/etc/tao-tls/tier.crt"})),
+    ("certificates", lambda c: c.get("Service", "tao-shards")["spec"]["ports"][0].update(appProtocol="https")),
     ("services", lambda c: c.get("Service", "tao")["spec"]["selector"].update({"app.kubernetes.io/component": "x"})),
     ("services", lambda c: c.get("Service", "tao")["spec"]["ports"][0].update(targetPort="http")),
     ("services", lambda c: _drop(c.get("Service", "tao-shards")["spec"], "clusterIP")),

@@ -7,7 +7,11 @@ import tomllib
 import yaml
 
 # Made by people, before the production overlay is applied (docs/kubernetes.md): Secret → its keys.
-OUTSIDE = {"tao-postgres": {"url", "password"}, "tao-redis": {"url"}}
+OUTSIDE = {
+    "tao-postgres": {"url", "password"},
+    "tao-redis": {"url"},
+    "tao-tls": {"ca.crt", "tier.crt", "tier.key", "public.crt", "public.key"},
+}
 
 WORKLOADS = ("Deployment", "StatefulSet")
 

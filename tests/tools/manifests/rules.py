@@ -106,16 +106,47 @@ def references(cluster):
             if "configMap" in volume:
                 named.append(("ConfigMap", volume["configMap"]["name"], None))
             if "secret" in volume:
-                named.append(("Secret", volume["secret"]["secretName"], None))
+                for item in volume["secret"].get("items", [{"key": None}]):
+                    named.append(("Secret", volume["secret"]["secretName"], item["key"]))
         for kind, name, key in named:
             found = cluster.get(kind, name)
             keys = {*found.get("data", {}), *found.get("stringData", {})} if found else set()
-            if found is None and kind == "Secret" and cluster.name == "production":
+            if found is None and kind == "Secret" and cluster.name in ("production", "secured"):
                 found, keys = name in OUTSIDE or None, OUTSIDE.get(name, set())
             if found is None:
                 yield f"{w}: there is no {kind} {name}"
             elif key is not None and key not in keys:
                 yield f"{w}: the {kind} {name} has no key {key}"
+
+
+def certificates(cluster):
+    """Files of TLS are where the Secret's keys are mounted, and production has them."""
+    for component, (_, number) in TIERS.items():
+        w = cluster.tier(component)
+        if w is None:
+            continue
+        container = w.pod["containers"][0]
+        secrets = {v["name"]: v["secret"] for v in w.pod.get("volumes", []) if "secret" in v}
+        there = set()
+        for mount in container["volumeMounts"]:
+            for item in secrets.get(mount["name"], {}).get("items", []):
+                there.add(f"{mount['mountPath']}/{item['path']}")
+        told = {e["name"]: e.get("value") for e in container.get("env", []) if re.search("_TLS_.*(CA|CERT|KEY)$", e["name"])}
+        for name, file in told.items():
+            if file not in there:
+                yield f"{w}: {name} is {file}, and no Secret has it there"
+        wanted = {"TAO_TLS_CA", "TAO_TLS_CERT", "TAO_TLS_KEY"}
+        if component == "follower":
+            wanted |= {"TAO_PUBLIC_TLS_CERT", "TAO_PUBLIC_TLS_KEY", "TAO_PUBLIC_TLS_CLIENT_CA"}
+        if cluster.name in ("production", "secured") and wanted - told.keys():
+            yield f"{w}: it is not told of {', '.join(sorted(wanted - told.keys()))}"
+        protocol = "https" if told else "kubernetes.io/h2c"
+        for s in cluster.of("Service"):
+            for port in s["spec"]["ports"]:
+                if port["port"] == number and port.get("appProtocol") != protocol:
+                    yield f"{s}: its protocol is {port.get('appProtocol')}, and its pods speak {protocol}"
+    if cluster.name == "production" and cluster.config(cluster.tier("follower"))["server"].get("reflection") is not False:
+        yield "tao.toml: reflection is not switched off"
 
 
 def services(cluster):
@@ -270,5 +301,5 @@ def spread(cluster):
 
 
 RULES = [
-    labels, security, containers, references, services, disruptions, policies, topology, memory, ending, scaling, spread,
+    labels, security, containers, references, certificates, services, disruptions, policies, topology, memory, ending, scaling, spread,
 ]

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tao_rpc::{BoxIo, Connect, Drain, LinkOptions, ServerLimits, TcpConnect, TierClient, tier_server};
-use tao_runtime::{Listener, ServeOptions, Shutdown, TcpAcceptor, Workers, serve};
-use tokio::net::TcpStream;
+use tao_runtime::{Listener, ServeOptions, Shutdown, TcpAcceptor, TcpIo, Workers, serve};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
 
@@ -17,16 +16,16 @@ use crate::support::*;
 struct Watched(TcpAcceptor, mpsc::UnboundedSender<bool>);
 
 impl Listener for Watched {
-    type Conn = (std::net::TcpStream, mpsc::UnboundedSender<bool>);
-    type Io = TcpStream;
+    type Conn = (<TcpAcceptor as Listener>::Conn, mpsc::UnboundedSender<bool>);
+    type Io = TcpIo;
 
     async fn accept(&mut self) -> io::Result<Self::Conn> {
         Ok((self.0.accept().await?, self.1.clone()))
     }
 
-    fn attach((conn, report): Self::Conn) -> io::Result<TcpStream> {
-        let stream = TcpAcceptor::attach(conn)?;
-        let _ = report.send(stream.nodelay()?);
+    async fn attach((conn, report): Self::Conn) -> io::Result<TcpIo> {
+        let stream = TcpAcceptor::attach(conn).await?;
+        let _ = report.send(stream.tcp().nodelay()?);
         Ok(stream)
     }
 

@@ -11,7 +11,7 @@ use crate::echo::Echo;
 
 pub async fn serve(mut listener: TcpAcceptor, workers: Vec<Handle>) -> std::io::Result<()> {
     for worker in workers.iter().cycle() {
-        let connection = listener.accept().await?;
+        let (connection, _) = listener.accept().await?;
         worker.spawn(async move {
             let io = TokioIo::new(TcpStream::from_std(connection).unwrap());
             let service = hyper::service::service_fn(|request| Echo.call(request));

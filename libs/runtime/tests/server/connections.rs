@@ -210,7 +210,7 @@ impl Listener for Broken {
         Err(io::ErrorKind::BrokenPipe.into())
     }
 
-    fn attach(conn: Self::Conn) -> io::Result<TcpStream> {
+    async fn attach(conn: Self::Conn) -> io::Result<TcpStream> {
         TcpStream::from_std(conn)
     }
 

@@ -6,4 +6,5 @@ mod drain;
 mod health;
 mod service;
 mod signals;
+mod tls;
 mod traces;

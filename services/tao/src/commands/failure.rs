@@ -74,6 +74,7 @@ impl From<ClientError> for Failure {
             // Under whatever code a connection broke.
             ClientError::Transport { .. } => 4,
             ClientError::Address { .. }
+            | ClientError::NoTls { .. }
             | ClientError::TooLarge { .. }
             | ClientError::Deadline { .. }
             | ClientError::Refused { .. } => exit_code(error.code() as i32),

@@ -8,6 +8,7 @@ mod id;
 mod objects;
 mod output;
 mod time;
+mod tls;
 mod values;
 mod watch;
 
@@ -27,6 +28,7 @@ pub use health::{HealthArgs, health};
 pub use id::{IdArgs, id};
 use output::Answer;
 pub use output::{Format, show};
+pub use tls::TlsArgs;
 use values::{Field, Sum};
 pub use watch::{WatchArgs, watch};
 
@@ -36,6 +38,8 @@ pub struct Connection {
     /// The follower; several with commas between them
     #[arg(long, env = "TAO_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     address: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// How long to wait for an answer, retries included
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
@@ -291,7 +295,8 @@ impl Command {
 
 impl Connection {
     fn session(&self) -> Result<Session, Failure> {
-        let options = ClientOptions { deadline: Duration::from_secs(self.timeout), ..Default::default() };
+        let (deadline, tls) = (Duration::from_secs(self.timeout), self.tls.client()?);
+        let options = ClientOptions { deadline, tls, ..Default::default() };
         Ok(Client::connect(&self.address, options)?.session().with_token(&self.token))
     }
 

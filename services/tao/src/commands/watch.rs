@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use super::output::{json_data, json_object, show, show_more};
+use super::tls::TlsArgs;
 
 /// Arguments of `tao watch`.
 #[derive(Debug, Args)]
@@ -17,6 +18,8 @@ pub struct WatchArgs {
     /// The follower; several with commas between them
     #[arg(long, env = "TAO_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     address: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// How long the followers may be out of reach
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
@@ -41,7 +44,8 @@ pub struct WatchArgs {
 pub fn watch(args: WatchArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
     runtime.block_on(async {
-        let options = ClientOptions { deadline: Duration::from_secs(args.timeout), ..Default::default() };
+        let (deadline, tls) = (Duration::from_secs(args.timeout), args.tls.client()?);
+        let options = ClientOptions { deadline, tls, ..Default::default() };
         let session = Client::connect(&args.address, options)?.session();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Args;
 use tao_client::{Client, ClientOptions};
 
-use crate::commands::{Failure, Format, show};
+use crate::commands::{Failure, Format, TlsArgs, show};
 use edge_list::EdgeList;
 pub use report::Ended;
 use report::Report;
@@ -63,6 +63,8 @@ pub struct LoadArgs {
     /// The follower; several with commas between them
     #[arg(long, env = "TAO_ADDRESS", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     address: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Batches under way at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -110,8 +112,14 @@ async fn run(args: &LoadArgs, list: &EdgeList, stop: Stop, patience: Patience) -
     let path = args.state.clone().or_else(|| input::default_state(&args.file)).filter(|_| !input::is_stdin(&args.file));
     // What is written here may be written twice, so keys would be of no use; the writer has more patience than a client; and batches are
     // too large to gain by travelling together.
-    let options =
-        ClientOptions { deadline: DEADLINE, attempts: 1, generate_keys: false, pipeline: false, ..Default::default() };
+    let options = ClientOptions {
+        deadline: DEADLINE,
+        attempts: 1,
+        generate_keys: false,
+        pipeline: false,
+        tls: args.tls.client()?,
+        ..Default::default()
+    };
     let session = Client::connect(&args.address, options)?.session();
     let options = WriterOptions {
         atype: args.atype.clone(),

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tao_runtime::{ByteSize, Listener as _, Shutdown, TcpAcceptor};
+use tao_tls::ServerTls;
 use tao_topology::Topology;
 
-use super::process::{self, CommonArgs, Server};
+use super::process::{self, CommonArgs, File, Server};
 use super::sample;
+use super::tls::PublicTlsOptions;
 
 /// Arguments of `tao dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// Where clients connect to; on loopback, since there is no authentication
+    /// Where clients connect to; on loopback, unless they have to prove who they are (--public-tls-client-ca)
     #[arg(long, env = "TAO_FOLLOWER_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
     /// The folder of the database; made when absent
@@ -26,6 +28,11 @@ pub struct DevArgs {
     /// Begin with an empty graph instead of a small sample
     #[arg(long)]
     no_sample: bool,
+    /// Listen beyond loopback although anyone who can connect may read, write and delete everything
+    #[arg(long)]
+    insecure_anyone_may_connect: bool,
+    #[command(flatten)]
+    public_tls: PublicTlsOptions,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -36,15 +43,33 @@ struct Tiers {
     shard: tao_shard::Config,
     leader: tao_leader::Config,
     follower: tao_follower::Config,
+    public_tls: Option<ServerTls>,
 }
 
 impl DevArgs {
-    fn tiers(&self) -> Result<Tiers, Vec<String>> {
-        if !self.listen.ip().is_loopback() {
-            return Err(vec![format!(
-                "listen: {} is not on loopback, and `tao dev` has no authentication",
+    fn tiers(&self, file: &mut File) -> Result<Tiers, Vec<String>> {
+        let mut problems = Vec::new();
+        let public_tls = self.public_tls.clone().over(std::mem::take(&mut file.public_tls)).check();
+        let public_tls = public_tls.unwrap_or_else(|more| {
+            problems.extend(more);
+            None
+        });
+        let is_proved = public_tls.as_ref().is_some_and(ServerTls::is_mutual);
+        if !self.listen.ip().is_loopback() && !is_proved && !self.insecure_anyone_may_connect {
+            problems.push(format!(
+                "listen: {} is not on loopback, and anyone may connect: have clients prove who they are \
+                 (--public-tls-client-ca), or say --insecure-anyone-may-connect",
                 self.listen
-            )]);
+            ));
+        }
+        let admin = self.common.admin_listen(file);
+        if let Some(admin) = admin.filter(|a| !a.ip().is_loopback() && !self.insecure_anyone_may_connect) {
+            problems.push(format!(
+                "admin_listen: {admin} is not on loopback, and anyone may connect: say --insecure-anyone-may-connect"
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let store = format!("sqlite:{}", self.data.join("tao.db").display());
@@ -56,24 +81,27 @@ impl DevArgs {
             cache_size: Some(self.cache_size),
             ..Default::default()
         };
-        Ok(Tiers { listen: self.listen, shard: shard.check()?, leader: leader.check()?, follower: follower.check()? })
+        let (shard, leader, follower) = (shard.check()?, leader.check()?, follower.check()?);
+        Ok(Tiers { listen: self.listen, shard, leader, follower, public_tls })
     }
 }
 
 /// Runs all tiers.
 pub fn dev(args: &DevArgs) -> Result<()> {
-    let (common, tiers) = args.common.clone().check("tao-dev", |_| args.tiers())?;
+    let (common, tiers) = args.common.clone().check("tao-dev", |file| args.tiers(file))?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("can't make the folder {}", args.data.display()))?;
-    let sample = (!args.no_sample).then(|| args.data.join("sample.json"));
+    // Over TLS it would take a client's certificate to load it.
+    let sample = (!args.no_sample && tiers.public_tls.is_none()).then(|| args.data.join("sample.json"));
     process::run(common, |server| all(server, tiers, sample))
 }
 
 async fn all(server: Server, tiers: Tiers, sample: Option<PathBuf>) -> Result<()> {
-    let Server { schema, clock, workers, readiness, shutdown, admin, routes } = server;
-    let Tiers { listen, shard, mut leader, mut follower } = tiers;
+    let Server { schema, clock, workers, readiness, shutdown, admin, routes, reflection } = server;
+    let Tiers { listen, mut shard, mut leader, mut follower, public_tls } = tiers;
+    (shard.reflection, leader.reflection, follower.reflection) = (reflection, reflection, reflection);
     let shard_listener = TcpAcceptor::bind(shard.listen).await?;
     let leader_listener = TcpAcceptor::bind(leader.listen).await?;
-    let follower_listener = TcpAcceptor::bind(listen).await.context("listen")?;
+    let follower_listener = TcpAcceptor::bind(listen).await.context("listen")?.secured(public_tls);
     leader.topology = Topology::single(Vec::new(), vec![shard_listener.local_addr()?.to_string()]).into();
     follower.topology = Topology::single(vec![leader_listener.local_addr()?.to_string()], Vec::new()).into();
     follower.admin = routes;

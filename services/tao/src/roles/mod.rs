@@ -4,6 +4,7 @@ mod dev;
 mod process;
 mod sample;
 mod tiers;
+mod tls;
 
 pub use dev::{DevArgs, dev};
 pub use tiers::{FollowerArgs, LeaderArgs, ShardArgs, follower, leader, shard};

@@ -15,6 +15,8 @@ use tao_runtime::telemetry::{self, LogFormat, TelemetryOptions};
 use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
 use tokio::net::TcpListener;
 
+use super::tls::{PublicTlsOptions, TierTlsOptions};
+
 /// Options that all servers share.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CommonArgs {
@@ -44,6 +46,9 @@ pub struct CommonOptions {
     /// What is logged: a level, or target=level pairs [default: info]
     #[arg(long, env = "TAO_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// Whether servers describe their services to tools such as grpcurl: true or false [default: true]
+    #[arg(long, env = "TAO_REFLECTION", value_name = "BOOL")]
+    reflection: Option<bool>,
     /// Where traces go: an OpenTelemetry collector's gRPC address, such as http://127.0.0.1:4317 [default: nowhere]
     #[arg(long, env = "TAO_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
@@ -58,6 +63,10 @@ pub struct CommonOptions {
 pub struct File {
     /// Of every server.
     pub server: CommonOptions,
+    /// Of connections between tiers.
+    pub tls: TierTlsOptions,
+    /// Of clients' connections.
+    pub public_tls: PublicTlsOptions,
     /// Of the storage shard.
     pub shard: tao_shard::config::Options,
     /// Of the leader.
@@ -74,9 +83,18 @@ impl CommonOptions {
             workers: self.workers.or(lower.workers),
             log_format: self.log_format.or(lower.log_format),
             log: self.log.or(lower.log),
+            reflection: self.reflection.or(lower.reflection),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             trace_ratio: self.trace_ratio.or(lower.trace_ratio),
         }
+    }
+}
+
+/// Both, or the problems of both.
+pub fn both<A, B>(a: Result<A, Vec<String>>, b: Result<B, Vec<String>>) -> Result<(A, B), Vec<String>> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (a, b) => Err(a.err().into_iter().chain(b.err()).flatten().collect()),
     }
 }
 
@@ -85,6 +103,7 @@ pub struct Common {
     schema: Schema,
     admin_listen: SocketAddr,
     workers: Option<NonZeroUsize>,
+    reflection: bool,
     telemetry: TelemetryOptions,
 }
 
@@ -98,6 +117,8 @@ pub struct Server {
     pub workers: Workers,
     /// What probes are told.
     pub readiness: Readiness,
+    /// Whether its services are described to those who ask.
+    pub reflection: bool,
     /// Begins with a signal.
     pub shutdown: Shutdown,
     /// Where the admin port is.
@@ -139,7 +160,13 @@ impl CommonArgs {
         telemetry.otlp_endpoint = options.otlp_endpoint;
         telemetry.sample_ratio = ratio;
         let admin_listen = options.admin_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9464)));
-        Ok((Common { schema, admin_listen, workers: options.workers, telemetry }, tier))
+        let reflection = options.reflection.unwrap_or(true);
+        Ok((Common { schema, admin_listen, workers: options.workers, reflection, telemetry }, tier))
+    }
+
+    /// Where the admin port is asked to be.
+    pub fn admin_listen(&self, file: &File) -> Option<SocketAddr> {
+        self.options.admin_listen.or(file.server.admin_listen)
     }
 }
 
@@ -177,6 +204,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
             schema: Arc::new(common.schema),
             clock: Arc::new(SystemClock),
             workers,
+            reflection: common.reflection,
             readiness,
             shutdown,
             admin,

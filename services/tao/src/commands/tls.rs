@@ -1,0 +1,45 @@
+//! TLS of the commands: whom they trust, and who they are.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tao_client::{ClientTls, KeyPairFiles, TlsOptions};
+
+use super::failure::Failure;
+
+/// How followers are spoken to.
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// Speak TLS, and trust the followers of this authority: a PEM file [default: plain text]
+    #[arg(id = "tls_ca", long = "tls-ca", env = "TAO_CLIENT_TLS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// With TLS, a certificate that says who calls
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        env = "TAO_CLIENT_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        requires = "tls_ca"
+    )]
+    cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(id = "tls_key", long = "tls-key", env = "TAO_CLIENT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    key: Option<PathBuf>,
+    /// With TLS, the name that the followers' certificates must have [default: the address's]
+    #[arg(id = "tls_name", long = "tls-name", env = "TAO_CLIENT_TLS_NAME", value_name = "NAME", requires = "tls_ca")]
+    name: Option<String>,
+}
+
+impl TlsArgs {
+    /// Reads the files.
+    pub fn client(&self) -> Result<Option<ClientTls>, Failure> {
+        let Some(ca) = self.ca.clone() else { return Ok(None) };
+        let identity = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| KeyPairFiles { cert, key });
+        let options = TlsOptions { ca, identity, name: self.name.clone() };
+        ClientTls::load(options).map(Some).map_err(|problems| {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            Failure::bad_input(problems.join("; "))
+        })
+    }
+}
