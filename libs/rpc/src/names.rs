@@ -1,6 +1,6 @@
 //! What a name stands for, as it changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -132,9 +132,10 @@ pub(crate) async fn keep_resolving(
 }
 
 /// The servers that a name's addresses belong to, each with its addresses. A name with no more than one address of each family is
-/// one server. Otherwise each address is a server, of the family that has the most: a server that has both is to be counted once.
-pub(crate) fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
-    let mut seen = std::collections::HashSet::new();
+/// one server. Otherwise each address is a server, of one family, since a server that has both is to be counted once: the family that is
+/// in use as long as it has any, so that no half answer swaps all servers, and else the one that has the most.
+pub(crate) fn servers(mut addresses: Vec<SocketAddr>, in_use: &[SocketAddr]) -> Vec<Vec<SocketAddr>> {
+    let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));
     let count = |v4: bool| addresses.iter().filter(|a| a.is_ipv4() == v4).count();
     let (v4, v6) = (count(true), count(false));
@@ -142,7 +143,12 @@ pub(crate) fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
         return if addresses.is_empty() { Vec::new() } else { vec![addresses] };
     }
     let prefers_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
-    let takes_v4 = v4 > v6 || (v4 == v6 && prefers_v4);
+    let uses = |v4: bool| in_use.iter().any(|a| a.is_ipv4() == v4);
+    let takes_v4 = match (uses(true), uses(false)) {
+        (true, false) if v4 > 0 => true,
+        (false, true) if v6 > 0 => false,
+        _ => v4 > v6 || (v4 == v6 && prefers_v4),
+    };
     addresses.retain(|a| a.is_ipv4() == takes_v4);
     // In an order that does not depend on the resolver, which likes to turn them.
     addresses.sort_unstable();
@@ -226,12 +232,23 @@ mod tests {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (a, b, c) = (at("10.0.0.1:5"), at("10.0.0.2:5"), at("10.0.0.3:5"));
         let (a6, b6) = (at("[fd00::1]:5"), at("[fd00::2]:5"));
-        assert_eq!(servers(vec![]), Vec::<Vec<SocketAddr>>::new());
-        assert_eq!(servers(vec![a, a]), [[a]]);
-        assert_eq!(servers(vec![a6, a]), [[a6, a]]);
-        assert_eq!(servers(vec![c, a, b]), [[a], [b], [c]]);
-        assert_eq!(servers(vec![b6, a6, b, a]), [[a6], [b6]]);
-        assert_eq!(servers(vec![b6, b, a]), [[a], [b]]);
+        let of = |addresses: &[SocketAddr]| servers(addresses.to_vec(), &[]);
+        assert_eq!(of(&[]), Vec::<Vec<SocketAddr>>::new());
+        assert_eq!(of(&[a, a]), [[a]]);
+        assert_eq!(of(&[a6, a]), [[a6, a]]);
+        assert_eq!(of(&[c, a, b]), [[a], [b], [c]]);
+        assert_eq!(of(&[b6, a6, b, a]), [[a6], [b6]]);
+        assert_eq!(of(&[b6, b, a]), [[a], [b]]);
+    }
+
+    #[test]
+    fn the_family_in_use_stays_while_it_has_an_address() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (a, b, a6, b6) = (at("10.0.0.1:5"), at("10.0.0.2:5"), at("[fd00::1]:5"), at("[fd00::2]:5"));
+        assert_eq!(servers(vec![a6, b6, a], &[a, b]), [[a]]);
+        assert_eq!(servers(vec![a, b, a6], &[a6]), [[a6]]);
+        assert_eq!(servers(vec![a6, b6], &[a, b]), [[a6], [b6]], "it has none any more");
+        assert_eq!(servers(vec![a, b, a6], &[a6, a]), [[a], [b]], "both are in use");
     }
 
     #[test]
