@@ -14,7 +14,7 @@ use crate::images::{CURRENT, PREVIOUS};
 use crate::load::Load;
 use crate::node::Node;
 use crate::production;
-use crate::report::{Report, Row};
+use crate::report::{DATABASE_GONE, Report, Row};
 use crate::volumes;
 
 /// Undisturbed, for comparison.
@@ -76,9 +76,8 @@ fn disturbances(watch: Watch) -> Result<()> {
         watch(&format!("pod deleted: {}", tier.component()), &|cluster| disturb::delete_pod(cluster, tier))?;
         watch(&format!("{KILLED}: {}", tier.component()), &|cluster| disturb::kill_program(cluster, tier))?;
     }
-    for server in ["redis-0", "postgres-0"] {
-        watch(&format!("pod deleted: {server}"), &|cluster| disturb::delete_server(cluster, server))?;
-    }
+    watch("pod deleted: redis-0", &|cluster| disturb::delete_server(cluster, "redis-0"))?;
+    watch(DATABASE_GONE, &|cluster| disturb::delete_server(cluster, "postgres-0"))?;
     for tier in Tier::ALL {
         watch(&format!("evictions: {}s", tier.component()), &|cluster| disturb::evict(cluster, tier))?;
     }
