@@ -18,7 +18,13 @@ tests/tools/install.sh tests
 tests/tools/install.sh k8s
 cargo build "$@" -p tao -p tao-k8s --bins
 cargo test "$@" -p tao --test e2e --no-run --quiet
-tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/debug/tao"
+profile=debug
+flags=()
+for argument in "$@"; do
+  [ "$argument" != --release ] || profile=release
+  flags+=("--cargo=$argument")
+done
+tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/$profile/tao"
 
 # The version before, between which and this one the cluster is upgraded and rolled back. Without it the rest is tested.
 previous=()
@@ -28,4 +34,4 @@ else
   [ "$?" = 3 ] || exit 1
   echo "test-k8s: skipped upgrade and rollback"
 fi
-cargo run "$@" --quiet -p tao-k8s -- --required "${previous[@]}" test
+cargo run "$@" --quiet -p tao-k8s -- --required "${previous[@]}" "${flags[@]}" test

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(15);
 const AFTER: Duration = Duration::from_secs(2);
 
 /// Everything, in its order; the report is printed as it grows.
-pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
+pub fn all(node: &Node, has_previous: bool, cargo: &[String]) -> Result<ExitCode> {
     volumes::make(node, 0, 4)?;
     let cluster = Cluster::new(node, "test")?;
     let mut reports = Vec::new();
@@ -44,7 +44,7 @@ pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
         })?;
         reports.push(report);
     }
-    step("the API suite through the Service", api_suite)?;
+    step("the API suite through the Service", || api_suite(cargo))?;
     reports.push(under_load(&cluster, disturbances)?);
     step("delete the overlay `test`", || cluster.delete())?;
 
@@ -134,11 +134,12 @@ fn first_edge() -> Result<()> {
     Ok(())
 }
 
-/// The cases that every deployment passes, as `cargo test` has built them.
-fn api_suite() -> Result<()> {
-    let args = ["test", "--offline", "--package", "tao", "--test", "e2e", "--", "--exact", "api::given_addresses"];
+/// The cases that every deployment passes, as `cargo test` has built them with these flags.
+fn api_suite(cargo: &[String]) -> Result<()> {
     let output = Command::new("cargo")
-        .args(args)
+        .args(["test", "--offline"])
+        .args(cargo)
+        .args(["--package", "tao", "--test", "e2e", "--", "--exact", "api::given_addresses"])
         .current_dir(repository())
         .env("TAO_E2E_ADDRESSES", SERVICE)
         .stdin(Stdio::null())
