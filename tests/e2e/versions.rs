@@ -1,4 +1,4 @@
-//! This version beside the one before (docs/upgrades.md). Needs a program of that one: `TAO_PREVIOUS=$(tests/tools/previous.sh FOLDER)`.
+//! This version beside the one before (docs/upgrades.md). Most of it needs a program of that one: `TAO_PREVIOUS=$(tests/tools/previous.sh FOLDER)`.
 
 use std::time::Duration;
 
@@ -170,4 +170,19 @@ async fn a_cluster_is_upgraded_and_rolled_back_under_load() {
     let rounds = load.await.unwrap();
     println!("{rounds} writes, each read back through the other follower");
     assert!(rounds > 18, "there was load all the time: {rounds} rounds for 18 restarts");
+}
+
+/// It was left behind: what it needs was taken away while it could not show that it lives.
+#[tokio::test]
+async fn a_storage_shard_that_is_too_old_for_its_database_says_so_and_ends() {
+    let postgres = Postgres::start().unwrap();
+    let mut place = shard(&postgres.create_database("tao").unwrap());
+    place.run(TAO).await;
+    postgres.execute("tao", "UPDATE schema_compat SET minimum = 9999").unwrap();
+    let mut process = place.process.take().unwrap();
+    assert_eq!(process.wait(WITHIN).unwrap().code(), Some(1));
+    let log = process.log_tail();
+    let said = "the database serves schema version 9999 and newer";
+    assert!(log.contains(said) && log.contains("this storage shard may not go on"), "{log}");
+    assert_eq!(database(&postgres).1, 0, "it is closed, and nobody waits for it");
 }

@@ -185,7 +185,8 @@ need_examples() {
   for language in python:python3 go:go typescript:npm; do
     program=${language#*:} folder=examples/${language%%:*}
     has "$program" || { say "no $program: the tests leave $folder out"; continue; }
-    sum=$(git ls-files -z --cached --others --exclude-standard -- "$folder" proto/tao/v1 | sort -z | xargs -0 sha256sum | sha256sum)
+    sum=$(find "$folder" proto/tao/v1 \( -name gen -o -name dist -o -name node_modules -o -name .venv \) -prune -o \
+      -type f ! -path examples/go/feed -print0 | sort -z | xargs -0 sha256sum | sha256sum)
     [ "$sum" != "$(cat "$folder/gen/.sources" 2>/dev/null)" ] || continue
     say "generating the stubs of $folder"
     quietly "$folder/generate.sh" || fail "could not prepare $folder"

@@ -18,14 +18,22 @@ tests/tools/install.sh tests
 tests/tools/install.sh k8s
 cargo build "$@" -p tao -p tao-k8s --bins
 cargo test "$@" -p tao --test e2e --no-run --quiet
-tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/debug/tao"
+profile=debug
+flags=()
+for argument in "$@"; do
+  [ "$argument" != --release ] || profile=release
+  flags+=("--cargo=$argument")
+done
+tests/tools/image.sh check "${CARGO_TARGET_DIR:-target}/$profile/tao"
 
-# The version before, between which and this one the cluster is upgraded and rolled back. Without it the rest is tested.
+# The version before, which this one runs beside: as processes, and in the cluster, which is upgraded and rolled back. Without it the
+# rest is tested: where the history is cut off; a clone that has all of it has that commit, too.
 previous=()
 if program=$(tests/tools/previous.sh "${CARGO_TARGET_DIR:-target}/previous" "$@"); then
   previous=(--previous "$program")
+  TAO_PREVIOUS=$program cargo test "$@" -p tao --test e2e versions
 else
-  [ "$?" = 3 ] || exit 1
-  echo "test-k8s: skipped upgrade and rollback"
+  [ "$?" = 3 ] && [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" != false ] || exit 1
+  echo "test-k8s: skipped neighbouring versions, upgrade and rollback"
 fi
-cargo run "$@" --quiet -p tao-k8s -- --required "${previous[@]}" test
+cargo run "$@" --quiet -p tao-k8s -- --required "${previous[@]}" "${flags[@]}" test

@@ -29,8 +29,9 @@ pub struct ClientOptions {
     /// Whether a write without an idempotency key gets a random one, so that it can be repeated. The store keeps the outcome of
     /// every key for a day; without keys, a write is repeated only when it surely did not happen. Default: true.
     pub generate_keys: bool,
-    /// How long one follower may take for a call that may be repeated, when there are others: then another is asked. It bounds what
-    /// a follower costs whose machine is gone without a word. Default: 3 s.
+    /// How long one follower may take for a call that may be repeated, when there are others: then another is asked, and may take twice
+    /// as long, and so on, so that a call that is slow everywhere is answered. It bounds what a follower costs whose machine is gone
+    /// without a word. Default: 3 s.
     pub patience: Duration,
     /// How names are resolved and connections made. Default: the system's resolver, and TCP.
     pub connect: Arc<dyn Connect>,

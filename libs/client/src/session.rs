@@ -99,6 +99,7 @@ impl Session {
         let mut attempt = 1;
         let mut failed = None;
         let mut unreachable = None;
+        let mut patience = options.patience;
         loop {
             // Anew each time: other calls of the session, and errors, may have seen more.
             let (token, chosen) = self.next(&given, failed);
@@ -107,7 +108,7 @@ impl Session {
             let is_last = attempt >= options.attempts;
             // Another may know more than one that says nothing.
             let is_impatient = has_others && repeatable && !is_last;
-            let until = if is_impatient { deadline.min(Instant::now() + options.patience) } else { deadline };
+            let until = if is_impatient { deadline.min(Instant::now() + patience) } else { deadline };
             let answered = if options.pipeline {
                 self.send_piped(&follower, request.clone(), token, until, has_others).await
             } else {
@@ -130,6 +131,10 @@ impl Session {
             let is_silent = error.code() == Code::DeadlineExceeded && until < deadline;
             if is_transport || is_silent || error.code() == Code::Unavailable {
                 follower.standing.failed();
+            }
+            if is_silent {
+                // Perhaps it is the call that takes so long, at whichever follower.
+                patience = patience.saturating_mul(2);
             }
             failed = Some(follower.number);
             let safe = repeatable || error.is_not_applied();

@@ -16,7 +16,7 @@ use crate::members::{List, Members};
 use crate::rendezvous::weight;
 use crate::standing::Standing;
 
-/// How long one of several servers may take for a read before the next is asked.
+/// How long one of several servers may take for a read before the next is asked; one that says nothing for so long has failed.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Servers among which rendezvous hashing chooses one for each key, and the next when that one fails: so all callers that see the
@@ -76,6 +76,7 @@ impl TierGroup {
         for (n, member) in ranked.iter().enumerate() {
             let is_last = n + 1 == ranked.len();
             let Some(ask) = (if is_last { op.take() } else { op.clone() }) else { break };
+            let began = Instant::now();
             let call = member.client.ask(context, ask, !is_last);
             let answer = if is_write || is_last {
                 call.await
@@ -91,9 +92,17 @@ impl TierGroup {
                 Err(error) => error,
             };
             match &error {
-                Error::Unavailable { not_applied: true, .. } => member.standing.failed(),
-                Error::DeadlineExceeded { .. } | Error::Unavailable { .. } => {
+                Error::Unavailable { not_applied, .. } => {
                     member.standing.failed();
+                    if is_write && !not_applied {
+                        return Err(error);
+                    }
+                }
+                Error::DeadlineExceeded { .. } => {
+                    // That a caller is in a hurry says nothing about the server.
+                    if began.elapsed() >= READ_PATIENCE {
+                        member.standing.failed();
+                    }
                     if is_write {
                         return Err(error);
                     }

@@ -191,7 +191,8 @@ impl<M> Shared<M> {
         let this = &mut names[name];
         match resolved {
             Ok(addresses) => {
-                if !this.stand_for(servers(addresses), &*self.make) {
+                let in_use: Vec<_> = this.servers.iter().flat_map(|s| s.aim.borrow().addresses.clone()).collect();
+                if !this.stand_for(servers(addresses, &in_use), &*self.make) {
                     return;
                 }
                 tracing::debug!(name = this.text, servers = this.servers.len(), "a name stands for other servers");

@@ -1,5 +1,6 @@
 //! What a name stands for, as it changes.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::backoff::vary;
 use crate::connect::Connect;
 
-/// Between two questions to the resolver at the least, however often connections break.
+/// Between two questions to the resolver at the least. It doubles while connections go on failing and there is no news.
 const SOONEST: Duration = Duration::from_millis(100);
 
 /// Where a server is. Cheap to clone.
@@ -102,7 +103,7 @@ pub(crate) fn literal(name: &Uri) -> Option<SocketAddr> {
     Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, name.port_u16()?))
 }
 
-/// Resolves a name again and again: about each `every`, and soon after somebody asked.
+/// Resolves a name again and again: about each `every`, and soon after somebody asked; the later, the more often it was asked in vain.
 pub(crate) async fn keep_resolving(
     connect: Arc<dyn Connect>,
     name: Arc<Uri>,
@@ -112,20 +113,29 @@ pub(crate) async fn keep_resolving(
 ) {
     let (host, port) = (name.host().unwrap_or_default(), name.port_u16().unwrap_or_default());
     let soonest = SOONEST.min(every);
+    let (mut pause, mut was_asked, mut known) = (soonest, false, BTreeSet::new());
     loop {
         let resolved = connect.resolve(host, port).await;
         let none = || io::Error::new(io::ErrorKind::NotFound, "no address is listed");
-        tell(resolved.and_then(|addresses| if addresses.is_empty() { Err(none()) } else { Ok(addresses) }));
-        sleep(soonest).await;
-        // Whether somebody asked or time is up.
-        let _ = timeout(vary(every).saturating_sub(soonest), asks.notified()).await;
+        let resolved = resolved.and_then(|addresses| if addresses.is_empty() { Err(none()) } else { Ok(addresses) });
+        // Resolvers like to turn the order.
+        let now = resolved.as_ref().ok().map(|addresses| addresses.iter().copied().collect::<BTreeSet<_>>());
+        let is_news = now.as_ref().is_some_and(|now| *now != known);
+        known = now.unwrap_or(known);
+        tell(resolved);
+        pause = if was_asked && !is_news { (pause * 2).min(every) } else { soonest };
+        let next = vary(every);
+        let least = pause.min(next);
+        sleep(least).await;
+        was_asked = timeout(next.saturating_sub(least), asks.notified()).await.is_ok();
     }
 }
 
 /// The servers that a name's addresses belong to, each with its addresses. A name with no more than one address of each family is
-/// one server. Otherwise each address is a server, of the family that has the most: a server that has both is to be counted once.
-pub(crate) fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
-    let mut seen = std::collections::HashSet::new();
+/// one server. Otherwise each address is a server, of one family, since a server that has both is to be counted once: the family that is
+/// in use as long as it has any, so that no half answer swaps all servers, and else the one that has the most.
+pub(crate) fn servers(mut addresses: Vec<SocketAddr>, in_use: &[SocketAddr]) -> Vec<Vec<SocketAddr>> {
+    let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));
     let count = |v4: bool| addresses.iter().filter(|a| a.is_ipv4() == v4).count();
     let (v4, v6) = (count(true), count(false));
@@ -133,7 +143,12 @@ pub(crate) fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
         return if addresses.is_empty() { Vec::new() } else { vec![addresses] };
     }
     let prefers_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
-    let takes_v4 = v4 > v6 || (v4 == v6 && prefers_v4);
+    let uses = |v4: bool| in_use.iter().any(|a| a.is_ipv4() == v4);
+    let takes_v4 = match (uses(true), uses(false)) {
+        (true, false) if v4 > 0 => true,
+        (false, true) if v6 > 0 => false,
+        _ => v4 > v6 || (v4 == v6 && prefers_v4),
+    };
     addresses.retain(|a| a.is_ipv4() == takes_v4);
     // In an order that does not depend on the resolver, which likes to turn them.
     addresses.sort_unstable();
@@ -142,19 +157,98 @@ pub(crate) fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+    use std::sync::Mutex;
+
+    use futures::future::BoxFuture;
+    use tokio_util::task::AbortOnDropHandle;
+
     use super::*;
+    use crate::connect::BoxIo;
+
+    /// A resolver that counts how often it is asked.
+    #[derive(Default)]
+    struct Counting(Mutex<(u32, Vec<SocketAddr>)>);
+
+    impl Counting {
+        /// How often it is asked from now on, within so long.
+        async fn asked_within(&self, time: Duration) -> u32 {
+            self.0.lock().unwrap().0 = 0;
+            sleep(time).await;
+            self.0.lock().unwrap().0
+        }
+    }
+
+    impl Connect for Counting {
+        fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+            let mut this = self.0.lock().unwrap();
+            this.0 += 1;
+            // In another order each time.
+            this.1.reverse();
+            let addresses = this.1.clone();
+            Box::pin(async move { Ok(addresses) })
+        }
+
+        fn connect(&self, _: SocketAddr) -> BoxFuture<'static, io::Result<BoxIo>> {
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_goes_on_failing_is_asked_for_less_and_less() {
+        let seconds = Duration::from_secs;
+        let (resolver, asks) = (Arc::new(Counting::default()), Arc::<Notify>::default());
+        let name = Arc::new("http://leader-0:50052".parse().unwrap());
+        let resolving = keep_resolving(resolver.clone(), name, seconds(2), asks.clone(), |_| {});
+        let resolving = AbortOnDropHandle::new(tokio::spawn(resolving));
+        let within = async |what: &str, time: Duration, times: RangeInclusive<u32>| {
+            let asked = resolver.asked_within(time).await;
+            assert!(times.contains(&asked), "{what}: {asked} times in {time:?}, not {times:?}");
+        };
+        within("nobody doubts", seconds(60), 25..=35).await;
+
+        let in_doubt = asks.clone();
+        let doubting = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                in_doubt.notify_one();
+                sleep(Duration::from_millis(10)).await;
+            }
+        }));
+        within("at once, and after 200, 400, 800 and 1,600 ms", seconds(1), 2..=4).await;
+        within("hardly more than without doubts", seconds(60), 25..=40).await;
+        resolver.0.lock().unwrap().1 = ["10.0.0.1:5", "10.0.0.2:5"].map(|address| address.parse().unwrap()).to_vec();
+        within("there is news, and then none", seconds(5), 4..=9).await;
+
+        // A connection that breaks after a time of calm.
+        drop(doubting);
+        within("nobody doubts any more", seconds(10), 4..=7).await;
+        asks.notify_one();
+        within("the first doubt", SOONEST + Duration::from_millis(1), 1..=2).await;
+        drop(resolving);
+    }
 
     #[test]
     fn addresses_are_servers_unless_one_server_has_both_families() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (a, b, c) = (at("10.0.0.1:5"), at("10.0.0.2:5"), at("10.0.0.3:5"));
         let (a6, b6) = (at("[fd00::1]:5"), at("[fd00::2]:5"));
-        assert_eq!(servers(vec![]), Vec::<Vec<SocketAddr>>::new());
-        assert_eq!(servers(vec![a, a]), [[a]]);
-        assert_eq!(servers(vec![a6, a]), [[a6, a]]);
-        assert_eq!(servers(vec![c, a, b]), [[a], [b], [c]]);
-        assert_eq!(servers(vec![b6, a6, b, a]), [[a6], [b6]]);
-        assert_eq!(servers(vec![b6, b, a]), [[a], [b]]);
+        let of = |addresses: &[SocketAddr]| servers(addresses.to_vec(), &[]);
+        assert_eq!(of(&[]), Vec::<Vec<SocketAddr>>::new());
+        assert_eq!(of(&[a, a]), [[a]]);
+        assert_eq!(of(&[a6, a]), [[a6, a]]);
+        assert_eq!(of(&[c, a, b]), [[a], [b], [c]]);
+        assert_eq!(of(&[b6, a6, b, a]), [[a6], [b6]]);
+        assert_eq!(of(&[b6, b, a]), [[a], [b]]);
+    }
+
+    #[test]
+    fn the_family_in_use_stays_while_it_has_an_address() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (a, b, a6, b6) = (at("10.0.0.1:5"), at("10.0.0.2:5"), at("[fd00::1]:5"), at("[fd00::2]:5"));
+        assert_eq!(servers(vec![a6, b6, a], &[a, b]), [[a]]);
+        assert_eq!(servers(vec![a, b, a6], &[a6]), [[a6]]);
+        assert_eq!(servers(vec![a6, b6], &[a, b]), [[a6], [b6]], "it has none any more");
+        assert_eq!(servers(vec![a, b, a6], &[a6, a]), [[a], [b]], "both are in use");
     }
 
     #[test]

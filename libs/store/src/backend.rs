@@ -9,7 +9,7 @@ use tao_model::{AssocRef, EdgeTime, LogId, ObjectId, Position, ShardId, TypeId};
 
 use crate::epoch::NewEpoch;
 use crate::intents::{Delivered, IntentRow};
-use crate::servers::{Running, Server};
+use crate::servers::{Beat, Server};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 /// Why the database did not do it. The driver's text goes to the log, never to a caller.
@@ -217,10 +217,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn keep_statistics(&self) -> Result<(), Fault> {
         Ok(())
     }
-    /// Writes down that this server lives, and gives all that do, itself too. Nobody else has a database in memory open for long enough
-    /// to be told.
-    async fn beat(&self, _server: &Server) -> Result<Vec<Running>, Fault> {
-        Ok(Vec::new())
+    /// Writes down that this server lives, and then reads what others have written. Nobody else has a database in memory open for long
+    /// enough to be told.
+    async fn beat(&self, _server: &Server) -> Result<Beat, Fault> {
+        Ok(Beat::default())
     }
     /// This server has closed the database.
     async fn leave(&self, _server: &Server) -> Result<(), Fault> {

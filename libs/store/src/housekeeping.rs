@@ -1,6 +1,5 @@
-//! Deletes what has expired, keeps statistics, and shows that this store lives, beside the lane, so that no write waits for it.
+//! Deletes what has expired and keeps statistics, beside the lane, so that no write waits for it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use tao_stream::Ring;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::backend::{Backend, LogCut};
-use crate::servers::{self, Running, Server};
 
 /// How often.
 const EXPIRE: Duration = Duration::from_secs(10);
@@ -27,26 +25,18 @@ pub(crate) struct Housekeeping {
     /// Its slowest reader keeps the log.
     pub ring: Ring,
     pub log_retention: Duration,
-    /// What others see of this store.
-    pub server: Server,
 }
 
 impl Housekeeping {
     /// Runs for ever.
     pub async fn run(self) {
-        let (mut expiry, mut statistics, mut beat) = (interval(EXPIRE), interval(STATISTICS), interval(servers::BEAT));
-        let mut counts = Counts::default();
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut expiry, mut statistics) = (interval(EXPIRE), interval(STATISTICS));
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         statistics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = expiry.tick() => self.expire().await,
                 _ = statistics.tick() => self.keep().await,
-                _ = beat.tick() => match self.backend.beat(&self.server).await {
-                    Ok(running) => counts.show(&running),
-                    Err(fault) => tracing::warn!(?fault, "can't write down that this storage shard lives"),
-                },
             }
         }
     }
@@ -79,24 +69,6 @@ impl Housekeeping {
                 Ok(false) => return,
                 Err(fault) => return tracing::warn!(?fault, "can't delete what has expired"),
             }
-        }
-    }
-}
-
-/// How many storage shards of each schema version run.
-#[derive(Default)]
-struct Counts(BTreeMap<i64, u32>);
-
-impl Counts {
-    fn show(&mut self, running: &[Running]) {
-        // Those that are gone are shown as such.
-        self.0.values_mut().for_each(|count| *count = 0);
-        for server in running {
-            *self.0.entry(server.schema_version).or_default() += 1;
-        }
-        for (version, count) in &self.0 {
-            let gauge = metrics::gauge!("tao_shard_servers", "schema_version" => version.to_string());
-            gauge.set(f64::from(*count));
         }
     }
 }

@@ -365,8 +365,7 @@ async fn the_log_is_kept_for_who_lags_but_not_for_ever() {
     let after = async |hours: u64| {
         let clock = Arc::new(At(SystemClock.now_ms() + hours * 3_600_000 + 60_000));
         let (backend, ring) = (Arc::new(Shared(faults.clone())), store.ring().clone());
-        let server = crate::servers::Server::new("", 0);
-        Housekeeping { backend, clock, ring, log_retention: Duration::from_hours(1), server }.expire().await;
+        Housekeeping { backend, clock, ring, log_retention: Duration::from_hours(1) }.expire().await;
     };
     after(0).await;
     assert_eq!(store.log_after(START, 1).await.unwrap().len(), 1, "young");

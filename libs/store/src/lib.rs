@@ -10,6 +10,7 @@ mod draft;
 mod edges;
 mod epoch;
 mod feed;
+mod heartbeat;
 mod housekeeping;
 mod intents;
 mod intents_sql;

@@ -67,10 +67,11 @@ mod tests {
     use sqlx::migrate::{Migration, MigrationType};
     use sqlx::{Connection as _, PgConnection, SqlSafeStr as _, SqlitePool, query_scalar};
     use tao_harness::{Postgres, TempDir, eventually_async};
-    use tao_model::{IdLayout, Schema};
+    use tao_model::{IdLayout, Schema, SystemClock};
 
     use super::*;
-    use crate::open::{OpenOptions, migrate_postgres, migrate_sqlite, open};
+    use crate::open::{OpenOptions, migrate_postgres, migrate_sqlite, open, start};
+    use crate::sqlite::SqliteBackend;
 
     /// These migrations, and one that some release after the next might have.
     fn with_contract(migrator: &Migrator) -> Migrator {
@@ -118,6 +119,24 @@ mod tests {
         assert!(matches!(open(options(&url)).await.err(), Some(OpenError::Newer { minimum: 14, .. })));
     }
 
+    /// It has looked at the minimum, and is not to be seen by others yet.
+    #[tokio::test]
+    async fn a_server_that_opens_while_a_contract_runs_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.join("tao.db").display());
+        let store = open(options(&url)).await.unwrap();
+        let info = store.info();
+        store.close().await;
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        migrate_sqlite(&pool, &with_contract(&SQLITE)).await.unwrap();
+        let backend = SqliteBackend { writer: pool.clone(), readers: pool, clock: Arc::new(SystemClock) };
+        let opened = start(Arc::new(backend), info, Arc::default(), options(&url)).await;
+        assert!(matches!(opened.err(), Some(OpenError::Newer { minimum: 14, .. })));
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        let left = query_scalar::<_, i64>("SELECT count(*) FROM servers").fetch_one(&pool).await.unwrap();
+        assert_eq!(left, 0, "nobody waits for it");
+    }
+
     #[tokio::test]
     async fn postgres_keeps_what_an_older_server_needs_until_it_is_gone() {
         let postgres = Postgres::start().unwrap();
@@ -145,7 +164,10 @@ mod tests {
         );
         migrate_postgres(&mut connection, &newer).await.unwrap();
         assert_eq!(number(MINIMUM), "12", "it may still run");
-        number("UPDATE servers SET seen_ms = seen_ms - 31000");
+        number("UPDATE servers SET seen_ms = seen_ms - 120000");
+        migrate_postgres(&mut connection, &newer).await.unwrap();
+        assert_eq!(number(MINIMUM), "12", "nobody shows that it lives while the database is away");
+        number("UPDATE servers SET seen_ms = seen_ms - 500000");
         migrate_postgres(&mut connection, &newer).await.unwrap();
         assert_eq!(number(MINIMUM), "14");
     }

@@ -187,8 +187,14 @@ pub(crate) async fn start(
     let fault = |fault| OpenError::Fault(crate::lane::error(fault));
     // Before anything is written.
     let server = Server::new(&options.server, migrations::version(&migrations::POSTGRES));
-    let running = backend.beat(&server).await.map_err(fault)?;
-    let others: Vec<_> = running.iter().filter(|other| other.schema_version != server.schema_version).collect();
+    let beat = backend.beat(&server).await.map_err(fault)?;
+    // Nobody has waited for a server that was not to be seen yet.
+    if beat.minimum > server.schema_version {
+        backend.leave(&server).await.map_err(fault)?;
+        backend.close().await;
+        return Err(OpenError::Newer { minimum: beat.minimum, own: server.schema_version });
+    }
+    let others: Vec<_> = beat.running.iter().filter(|other| other.schema_version != server.schema_version).collect();
     if !others.is_empty() {
         let others = servers::list(others);
         tracing::info!(own = server.schema_version, others, "storage shards of other versions have the database open");
@@ -355,11 +361,11 @@ async fn open_postgres(options: &OpenOptions, seen: Arc<Seen>) -> Result<Opened,
     Ok((Arc::new(PostgresBackend::new(Arc::new(connector), options.max_connections)), info))
 }
 
-/// Brings a database to these migrations, but for what storage shards that run would miss.
+/// Brings a database to these migrations, but for what storage shards that run, or may run, would miss.
 pub(crate) async fn migrate_sqlite(writer: &SqlitePool, migrator: &Migrator) -> Result<(), OpenError> {
     let mut due = None;
     if has_sqlite_table(writer, "servers").await? {
-        let running = query(servers::SQLITE.running).bind(servers::ALIVE_MS).fetch_all(writer).await?;
+        let running = query(servers::SQLITE.running).bind(servers::KEPT_MS).fetch_all(writer).await?;
         due = migrations::without_missed(migrator, &servers::running(&running)?);
     }
     due.as_ref().unwrap_or(migrator).run(writer).await.map_err(OpenError::Migrate)
@@ -369,7 +375,7 @@ pub(crate) async fn migrate_sqlite(writer: &SqlitePool, migrator: &Migrator) -> 
 pub(crate) async fn migrate_postgres(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), OpenError> {
     let mut due = None;
     if has_postgres_table(connection, "servers").await? {
-        let running = query(servers::POSTGRES.running).bind(servers::ALIVE_MS).fetch_all(&mut *connection).await?;
+        let running = query(servers::POSTGRES.running).bind(servers::KEPT_MS).fetch_all(&mut *connection).await?;
         due = migrations::without_missed(migrator, &servers::running(&running)?);
     }
     // As `run` does; that one's trait does not go with a connection in a future that is sent to other threads.

@@ -23,8 +23,9 @@ use crate::backend::{
 };
 use crate::epoch::NewEpoch;
 use crate::intents_sql;
+use crate::migrations::MINIMUM;
 use crate::rows::{self, Columns as _};
-use crate::servers::{self, Running, Server};
+use crate::servers::{self, Beat, Server};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
@@ -99,7 +100,7 @@ impl Backend for PostgresBackend {
         self.statistics.keep(&self.aside).await
     }
 
-    async fn beat(&self, server: &Server) -> Result<Vec<Running>, Fault> {
+    async fn beat(&self, server: &Server) -> Result<Beat, Fault> {
         let beat = || {
             let query = query(servers::POSTGRES.beat).bind(server.id).bind(&server.name);
             query.bind(servers::VERSION).bind(server.schema_version)
@@ -107,7 +108,10 @@ impl Backend for PostgresBackend {
         self.aside.read(beat).await?;
         self.aside.read(|| query(servers::POSTGRES.forget).bind(servers::KEPT_MS)).await?;
         let rows = self.aside.read(|| query(servers::POSTGRES.running).bind(servers::ALIVE_MS)).await?;
-        servers::running(&rows).map_err(|e| fault(&e))
+        let running = servers::running(&rows).map_err(|e| fault(&e))?;
+        let row = self.aside.read(|| query(MINIMUM)).await?;
+        let minimum = row.first().map_or(Ok(0), |row| row.int(0)).map_err(|e| fault(&e))?;
+        Ok(Beat { running, minimum })
     }
 
     async fn leave(&self, server: &Server) -> Result<(), Fault> {

@@ -7,9 +7,10 @@ use sqlx::Error;
 
 use crate::rows::Columns;
 
-/// How long after its last sign a server is taken for running: three times as long as between two signs.
+/// How long after its last sign a server is counted as running: three times as long as between two signs.
 pub(crate) const ALIVE_MS: i64 = 30_000;
-/// How long its row is kept, for whoever wonders.
+/// How long its row is kept, and what it needs is not taken away: while a database can't be written to, nobody can show that it lives.
+/// One that ends removes its row; so only one that was killed is waited for in vain.
 pub(crate) const KEPT_MS: i64 = 600_000;
 /// Between two signs.
 pub(crate) const BEAT: Duration = Duration::from_secs(10);
@@ -49,6 +50,15 @@ impl fmt::Display for Running {
     }
 }
 
+/// What a database says to a sign of life.
+#[derive(Debug, Default)]
+pub(crate) struct Beat {
+    /// All that gave one within [`ALIVE_MS`], the asking one too.
+    pub running: Vec<Running>,
+    /// The oldest schema version that the database serves, read after the sign was there for others to see.
+    pub minimum: i64,
+}
+
 /// Several, for an operator.
 pub(crate) fn list<'a>(servers: impl IntoIterator<Item = &'a Running>) -> String {
     servers.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -69,7 +79,7 @@ pub(crate) struct Statements {
     pub beat: &'static str,
     /// Removes the rows of those that have been gone for long: [`KEPT_MS`].
     pub forget: &'static str,
-    /// Those that were seen within [`ALIVE_MS`].
+    /// Those that were seen within so many milliseconds.
     pub running: &'static str,
     /// Removes the row of a server.
     pub leave: &'static str,

@@ -14,8 +14,9 @@ use crate::backend::{
 };
 use crate::epoch::{IDS_AHEAD_MS, NewEpoch};
 use crate::intents_sql;
+use crate::migrations::MINIMUM;
 use crate::rows::{self, Columns as _, stored};
-use crate::servers::{self, Running, Server};
+use crate::servers::{self, Beat, Server};
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) struct SqliteBackend {
@@ -84,13 +85,14 @@ impl Backend for SqliteBackend {
         Ok(Begun { base, transaction: Box::new(SqliteTransaction(transaction)) })
     }
 
-    async fn beat(&self, server: &Server) -> Result<Vec<Running>, Fault> {
+    async fn beat(&self, server: &Server) -> Result<Beat, Fault> {
         let beat = async {
             let query = sqlx::query(servers::SQLITE.beat).bind(server.id).bind(&server.name);
             query.bind(servers::VERSION).bind(server.schema_version).execute(&self.writer).await?;
             sqlx::query(servers::SQLITE.forget).bind(servers::KEPT_MS).execute(&self.writer).await?;
             let running = sqlx::query(servers::SQLITE.running).bind(servers::ALIVE_MS);
-            servers::running(&running.fetch_all(&self.readers).await?)
+            let running = servers::running(&running.fetch_all(&self.readers).await?)?;
+            Ok(Beat { running, minimum: sqlx::query(MINIMUM).fetch_one(&self.readers).await?.int(0)? })
         };
         beat.await.map_err(|e| fault(&e))
     }

@@ -13,6 +13,8 @@ use tao_stream::{History, Piece, Ring};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::open::OpenError;
+
 /// A value and the log's position, from one snapshot: the value equals the state at that position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AsOf<T> {
@@ -154,6 +156,9 @@ pub trait Store: History {
     /// Somebody has seen this position. Where the log ends before it, history was undone, and a new epoch begins. Gives the log's
     /// end; nothing happens when the log holds the position after all, or has gone on in a later epoch.
     async fn begin_epoch(&self, seen: Position) -> Result<Position>;
+    /// Ends when a later version of tao has taken away from the database what this one needs, within seconds, with
+    /// [`OpenError::Newer`]: then it is to be closed at once. Never ends otherwise.
+    async fn outdated(&self) -> OpenError;
     /// Finishes what is queued, then closes.
     async fn close(&self);
 }

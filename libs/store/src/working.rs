@@ -21,11 +21,12 @@ use crate::backend::{Backend, Fault, ObjectRow};
 use crate::batch::{Lasting, encode_object};
 use crate::epoch::NewEpoch;
 use crate::feed::{self, Feed, Follow};
+use crate::heartbeat::Heartbeat;
 use crate::housekeeping::Housekeeping;
 use crate::intents::Delivered;
 use crate::jobs::{Job, Queued};
 use crate::lane::{Lane, error};
-use crate::open::OpenOptions;
+use crate::open::{OpenError, OpenOptions};
 use crate::servers::Server;
 use crate::shards::Served;
 use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan, Store, WriteContext};
@@ -54,9 +55,11 @@ pub(crate) struct Working {
     served: Served,
     /// One at a time looks back at the log, so that however many catch up, following it goes on.
     history: Semaphore,
-    /// Following the log, and keeping house.
+    /// Following the log, keeping house, and showing that this store lives.
     tasks: Vec<JoinHandle<()>>,
     server: Server,
+    /// The oldest schema version that the database serves.
+    minimum: watch::Receiver<i64>,
     asks: mpsc::Sender<ObjectsAsk>,
     intents_made: watch::Receiver<Position>,
     intents_done: watch::Receiver<HashMap<LogId, Position>>,
@@ -101,8 +104,9 @@ impl Working {
             clock: clock.clone(),
             ring: feed.ring.clone(),
             log_retention: options.log_retention,
-            server: server.clone(),
         };
+        let (seen, minimum) = watch::channel(0);
+        let heartbeat = Heartbeat { backend: backend.clone(), server: server.clone(), minimum: seen };
         Self {
             backend,
             info: feed.info(),
@@ -114,8 +118,9 @@ impl Working {
             clock,
             served,
             history: Semaphore::new(1),
-            tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run())],
+            tasks: vec![tokio::spawn(follow.run()), tokio::spawn(housekeeping.run()), tokio::spawn(heartbeat.run())],
             server,
+            minimum,
             asks,
             intents_made,
             intents_done,
@@ -297,6 +302,15 @@ impl Store for Working {
         let head = self.backend.begin_epoch(NewEpoch::Beyond(seen)).await.map_err(error)?;
         self.feed.enter(head);
         Ok(head)
+    }
+
+    async fn outdated(&self) -> OpenError {
+        let (own, mut minimum) = (self.server.schema_version, self.minimum.clone());
+        match minimum.wait_for(|minimum| *minimum > own).await.map(|minimum| *minimum) {
+            Ok(minimum) => OpenError::Newer { minimum, own },
+            // It is closed, and nobody looks any more.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     async fn close(&self) {

@@ -9,6 +9,7 @@ use tao_model::{
     SystemClock, TypeId, Write,
 };
 use tao_store::{OpenError, OpenOptions, Scan, Store, WriteContext, open};
+use tokio::time::timeout;
 
 const SCHEMA: &str = r#"
     version = 1
@@ -191,10 +192,14 @@ async fn newer_versions(database: &Database) {
     let beside = open(options(&url)).await.expect("and may start again");
     write(&*beside, add(Placement::Anywhere)).await.unwrap();
     beside.close().await;
-    store.close().await;
+    let outdated = timeout(Duration::from_millis(1), store.outdated()).await;
+    assert!(outdated.is_err(), "{outdated:?}");
 
-    // Something was taken away that programs of before 9999 need.
+    // Something was taken away that programs of before 9999 need. One that runs is told, although nobody has waited for it.
     database.number("UPDATE schema_compat SET minimum = 9999").await;
+    let outdated = timeout(Duration::from_secs(60), store.outdated()).await.unwrap();
+    assert!(matches!(outdated, OpenError::Newer { minimum: 9999, own: at } if at == own), "{outdated}");
+    store.close().await;
     let refused = open(options(&url)).await.err().expect("refused");
     assert!(matches!(refused, OpenError::Newer { minimum: 9999, own: at } if at == own), "{refused}");
     let text = refused.to_string();

@@ -25,6 +25,9 @@ pub enum RunError {
     /// The database.
     #[error("can't open the store: {0}")]
     Open(#[from] OpenError),
+    /// A later version has taken away from the database what this one needs.
+    #[error("can't keep the store open: {0}")]
+    Outdated(OpenError),
     /// Another storage shard's address.
     #[error("topology: {0}")]
     Address(#[from] tao_rpc::AddressError),
@@ -89,10 +92,18 @@ pub async fn run<L: Listener>(
     let intents = Dispatcher::new(store.clone(), config.topology, &config.link)?;
     entrance.open(ShardService::new(store.clone(), intents.clone()));
     let dispatching = intents.start(clock);
-    let served = serving.await;
+    let ended = tokio::select! {
+        served = &mut serving => served.map_err(RunError::from),
+        error = store.outdated() => {
+            tracing::error!(%error, "this storage shard may not go on");
+            gate.not_ready(error.to_string());
+            Err(RunError::Outdated(error))
+        }
+    };
     drop(dispatching);
+    // Whoever calls meanwhile is refused.
     store.close().await;
-    Ok(served?)
+    ended
 }
 
 /// What the machine, or the pod, is called.

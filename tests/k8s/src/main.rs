@@ -35,6 +35,9 @@ struct Arguments {
     /// The `tao` of the version before, between which and this one upgrades and rollbacks are tested
     #[arg(long, value_name = "PROGRAM", global = true)]
     previous: Option<PathBuf>,
+    /// What cargo was given to build this, to be given to it again, such as --release
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true, global = true)]
+    cargo: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -74,7 +77,7 @@ fn inside(place: &Place, arguments: &Arguments) -> Result<ExitCode> {
         node.import(&archive)?;
     }
     match &arguments.command {
-        Command::Test => test::all(&node, arguments.previous.is_some()),
+        Command::Test => test::all(&node, arguments.previous.is_some(), &arguments.cargo),
         Command::Up { command } => {
             let (program, args) = command.split_first().map_or(("bash", &[][..]), |(p, a)| (p.as_str(), a));
             let path = std::env::var("PATH").unwrap_or_default();

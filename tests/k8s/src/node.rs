@@ -38,6 +38,16 @@ const FILES: &[(&str, &str)] = &[
     ("resolv.conf", include_str!("../node/resolv.conf")),
 ];
 
+/// What kubelet 1.35 sets for the whole machine, below /proc/sys (its setupKernelTunables): no namespace has values of its own.
+const TUNABLES: &[(&str, u32)] = &[
+    ("vm/overcommit_memory", 1),
+    ("vm/panic_on_oom", 0),
+    ("kernel/panic", 10),
+    ("kernel/panic_on_oops", 1),
+    ("kernel/keys/root_maxkeys", 1_000_000),
+    ("kernel/keys/root_maxbytes", 25_000_000),
+];
+
 /// The running parts. They end with the namespace of processes that this runs in.
 #[derive(Debug)]
 pub struct Node {
@@ -50,6 +60,7 @@ impl Node {
     pub fn start(place: &Place) -> Result<Self> {
         let folder = place.folder.clone();
         mount(&folder)?;
+        spare_the_kernel(&folder)?;
         network()?;
         for (name, text) in FILES {
             let file = folder.join(name);
@@ -202,6 +213,18 @@ fn mount(folder: &Path) -> Result<()> {
     let folder = folder.to_string_lossy();
     run(Command::new("mount").args(["--bind", &folder, &folder]))?;
     run(Command::new("mount").args(["--make-rshared", &folder])).map(drop)
+}
+
+/// Has kubelet find the kernel's settings as it wants them, so that it leaves the machine's alone: it reads files that lie over them.
+fn spare_the_kernel(folder: &Path) -> Result<()> {
+    let settings = folder.join("sysctl");
+    fs::create_dir(&settings)?;
+    for (name, value) in TUNABLES {
+        let file = settings.join(name.replace('/', "."));
+        fs::write(&file, format!("{value}\n"))?;
+        run(Command::new("mount").arg("--bind").arg(file).arg(Path::new("/proc/sys").join(name)))?;
+    }
+    Ok(())
 }
 
 /// A network that ends at this machine: the node's address, and one for DNS, on a bridge that leads nowhere.

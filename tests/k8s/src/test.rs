@@ -14,7 +14,7 @@ use crate::images::{CURRENT, PREVIOUS};
 use crate::load::Load;
 use crate::node::Node;
 use crate::production;
-use crate::report::{Report, Row};
+use crate::report::{DATABASE_GONE, Report, Row};
 use crate::secured;
 use crate::volumes;
 
@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(15);
 const AFTER: Duration = Duration::from_secs(2);
 
 /// Everything, in its order; the report is printed as it grows.
-pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
+pub fn all(node: &Node, has_previous: bool, cargo: &[String]) -> Result<ExitCode> {
     volumes::make(node, 0, 4)?;
     let cluster = Cluster::new(node, "test")?;
     let mut reports = Vec::new();
@@ -45,7 +45,7 @@ pub fn all(node: &Node, has_previous: bool) -> Result<ExitCode> {
         })?;
         reports.push(report);
     }
-    step("the API suite through the Service", api_suite)?;
+    step("the API suite through the Service", || api_suite(cargo))?;
     reports.push(under_load(&cluster, disturbances)?);
     step("delete the overlay `test`", || cluster.delete())?;
 
@@ -79,9 +79,8 @@ fn disturbances(watch: Watch) -> Result<()> {
         watch(&format!("pod deleted: {}", tier.component()), &|cluster| disturb::delete_pod(cluster, tier))?;
         watch(&format!("{KILLED}: {}", tier.component()), &|cluster| disturb::kill_program(cluster, tier))?;
     }
-    for server in ["redis-0", "postgres-0"] {
-        watch(&format!("pod deleted: {server}"), &|cluster| disturb::delete_server(cluster, server))?;
-    }
+    watch("pod deleted: redis-0", &|cluster| disturb::delete_server(cluster, "redis-0"))?;
+    watch(DATABASE_GONE, &|cluster| disturb::delete_server(cluster, "postgres-0"))?;
     for tier in Tier::ALL {
         watch(&format!("evictions: {}s", tier.component()), &|cluster| disturb::evict(cluster, tier))?;
     }
@@ -138,11 +137,12 @@ fn first_edge() -> Result<()> {
     Ok(())
 }
 
-/// The cases that every deployment passes, as `cargo test` has built them.
-fn api_suite() -> Result<()> {
-    let args = ["test", "--offline", "--package", "tao", "--test", "e2e", "--", "--exact", "api::given_addresses"];
+/// The cases that every deployment passes, as `cargo test` has built them with these flags.
+fn api_suite(cargo: &[String]) -> Result<()> {
     let output = Command::new("cargo")
-        .args(args)
+        .args(["test", "--offline"])
+        .args(cargo)
+        .args(["--package", "tao", "--test", "e2e", "--", "--exact", "api::given_addresses"])
         .current_dir(repository())
         .env("TAO_E2E_ADDRESSES", SERVICE)
         .stdin(Stdio::null())

@@ -18,6 +18,15 @@ def _without(cluster, kind, name):
     cluster.objects = [o for o in cluster.objects if (o["kind"], o.name) != (kind, name)]
 
 
+def _rule(cluster, policy, direction):
+    return cluster.get("NetworkPolicy", policy)["spec"][direction][0]
+
+
+def _peer(cluster, policy, direction):
+    rule = _rule(cluster, policy, direction)
+    return rule["from" if direction == "ingress" else "to"][0]["podSelector"]["matchLabels"]
+
+
 # Rule → what is done to a copy of the cluster. (`_drop(m, k)` and `m.update` are statements that are expressions.)
 BREAKS = [
     ("labels", lambda c: _drop(c.tier("shard").labels, "app.kubernetes.io/instance")),
@@ -64,6 +73,18 @@ BREAKS = [
     ("policies", lambda c: c.get("NetworkPolicy", "tao-leader")["spec"]["ingress"][0]["from"][0]["podSelector"][
         "matchLabels"].update({"app.kubernetes.io/component": "x"})),
     ("policies", lambda c: _drop(c.get("NetworkPolicy", "tao-leader")["spec"]["egress"][0], "ports")),
+    ("flows", lambda c: _peer(c, "tao-leader", "ingress").update({"app.kubernetes.io/component": "shard"})),
+    ("flows", lambda c: _peer(c, "tao-leader", "egress").update({"app.kubernetes.io/component": "follower"})),
+    ("flows", lambda c: _drop(_peer(c, "tao-leader", "egress"), "app.kubernetes.io/component")),
+    ("flows", lambda c: _drop(_peer(c, "tao-shard", "egress"), "app.kubernetes.io/component")),
+    ("flows", lambda c: _peer(c, "postgres", "ingress").update({"app.kubernetes.io/component": "leader"})),
+    ("flows", lambda c: _peer(c, "tao-follower", "ingress").update({"tao-client": "false"})),
+    ("flows", lambda c: _rule(c, "tao-follower", "ingress")["from"].pop()),
+    ("flows", lambda c: _rule(c, "tao-follower", "ingress")["ports"][0].update(port="admin")),
+    ("flows", lambda c: _rule(c, "tao", "egress")["ports"].append({"port": 443, "protocol": "TCP"})),
+    ("flows", lambda c: _rule(c, "tao", "egress")["ports"].pop()),
+    ("flows", lambda c: _drop(_rule(c, "tao-shard-postgres", "egress"), "to")),
+    ("flows", lambda c: _without(c, "NetworkPolicy", "tao-follower-redis")),
     ("topology", lambda c: c.tier("shard")["spec"].update(replicas=3)),
     ("topology", lambda c: c.tier("leader")["spec"].update(replicas=1)),
     ("topology", lambda c: _edit(c, "0.0.0.0:50053", "0.0.0.0:50054")),

@@ -215,6 +215,62 @@ def peers(cluster, policy, peers, servers, ports):
                 yield f"{policy}: {w} has no port {port['port']}"
 
 
+def flows(cluster):
+    """Policies let exactly this in and out: the ends of every connection that tiers make, each told by the policies of its own side."""
+    ingress = {("clients", "follower", "50051/TCP"), ("namespaces of clients", "follower", "50051/TCP")}
+    between = {("follower", "leader", "50052/TCP"), ("leader", "shard", "50053/TCP"), ("shard", "shard", "50053/TCP")}
+    egress = {(tier, ANYWHERE, f"53/{protocol}") for tier in TIERS for protocol in ("UDP", "TCP")}
+    for client, server, port in (("shard", "postgres", "5432/TCP"), ("follower", "redis", "6379/TCP")):
+        if any(party(w) == server for w in cluster.workloads()):
+            between.add((client, server, port))
+        else:
+            egress.add((client, ANYWHERE, port))
+    if cluster.name == "monitored":
+        ingress |= {("monitoring", tier, "9464/TCP") for tier in TIERS}
+    for direction, wanted in (("ingress", ingress | between), ("egress", egress | between)):
+        allowed = set(allows(cluster, direction))
+        for source, target, port in sorted(wanted - allowed):
+            yield f"no NetworkPolicy's {direction} lets {source} reach {target} at {port}"
+        for source, target, port in sorted(allowed - wanted):
+            yield f"a NetworkPolicy's {direction} lets {source} reach {target} at {port}"
+
+
+ANYWHERE = "any address"
+
+
+def allows(cluster, direction):
+    """What all policies together let through: source, target and port."""
+    for p in cluster.of("NetworkPolicy"):
+        for rule in p["spec"].get(direction, []):
+            others = rule.get("from" if direction == "ingress" else "to")
+            others = [name for peer in others for name in parties(cluster, peer)] if others else [ANYWHERE]
+            for w in cluster.selected(p["spec"]["podSelector"]):
+                for other in others:
+                    source, target = (other, party(w)) if direction == "ingress" else (party(w), other)
+                    for port in rule.get("ports", [{}]):
+                        # Ports by name are those of the pods that the policy is of.
+                        number = w.ports().get(port.get("port"), port.get("port")) if direction == "ingress" else port.get("port")
+                        yield source, target, f"{number}/{port.get('protocol', 'TCP')}"
+
+
+def parties(cluster, peer):
+    """Who a policy's peer is; whatever is not known by a name stands for itself."""
+    outside = {"tao-client": "true"}
+    if peer.keys() == {"podSelector"} and peer["podSelector"].keys() == {"matchLabels"}:
+        return ["clients"] if peer["podSelector"]["matchLabels"] == outside else map(party, cluster.selected(peer["podSelector"]))
+    if peer == {"namespaceSelector": {"matchLabels": outside}}:
+        return ["namespaces of clients"]
+    if peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}:
+        return ["monitoring"]
+    return [str(peer)]
+
+
+def party(workload):
+    """A tier by its component, anything else by its name."""
+    name = workload.pod_labels.get("app.kubernetes.io/name")
+    return workload.pod_labels.get("app.kubernetes.io/component") if name == "tao" else name
+
+
 def topology(cluster):
     """The names in tao.toml are those of the pods, and each tier listens where its Service leads."""
     for component, (service, number) in TIERS.items():
@@ -301,5 +357,6 @@ def spread(cluster):
 
 
 RULES = [
-    labels, security, containers, references, certificates, services, disruptions, policies, topology, memory, ending, scaling, spread,
+    labels, security, containers, references, certificates, services, disruptions, policies, flows, topology, memory,
+    ending, scaling, spread,
 ]

@@ -213,6 +213,22 @@ async fn a_follower_that_says_nothing_is_not_waited_for_to_the_end() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_slow_at_every_follower_is_answered() {
+    let slow = || (0..100).fold(Scripted::default(), |server, _| server.then(Act::Late(Duration::from_millis(500))));
+    let servers = [(); 3].map(|()| slow());
+    let serving = servers.each_ref().map(Scripted::serve);
+    let addresses = serving.each_ref().map(|server| server.address.clone()).join(",");
+    // Enough attempts for the deadline to end it, if none of them may take longer than the first.
+    let options = ClientOptions { patience: Duration::from_millis(50), attempts: u32::MAX, ..crate::options() };
+    let client = Client::connect(&addresses, options).unwrap();
+    let session = client.session();
+    session.object_get(get(1)).await.unwrap();
+    session.object_update(update(1)).await.unwrap();
+    let stats = client.stats();
+    assert!(stats.retries >= 8, "50, 100, 200 and 400 ms are too short for both: {stats:?}");
+}
+
+#[tokio::test]
 async fn attempts_are_counted() {
     let refused = tao_proto::error::to_status(&tao_model::Error::unavailable("a leader"));
     let servers = [(); 2].map(|()| Scripted::default().then(Act::Fail(refused.clone())));

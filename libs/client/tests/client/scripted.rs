@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
@@ -35,6 +35,8 @@ pub enum Act {
     Fail(Status),
     /// No answer, ever.
     Hang,
+    /// An answer without a token, but so late.
+    Late(Duration),
 }
 
 /// A call as it came.
@@ -107,6 +109,10 @@ impl Scripted {
             None => Ok(Response::new(Answer::new())),
             Some(Act::Fail(status)) => Err(status),
             Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Late(by)) => {
+                tokio::time::sleep(by).await;
+                Ok(Response::new(Answer::new()))
+            }
             Some(Act::Answer(token)) => {
                 let answer = v1::ObjectGetResponse { session_token: token, object: None };
                 Ok(Response::new(Answer::encode(&answer)))

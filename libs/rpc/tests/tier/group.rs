@@ -73,6 +73,39 @@ async fn a_server_that_says_nothing_is_passed_by_reads_and_not_by_writes() {
 }
 
 #[tokio::test]
+async fn a_caller_in_a_hurry_takes_no_keys_from_a_server_and_long_silence_does() {
+    let never_writes = |number| {
+        Handler::new(move |_, op| async move {
+            if matches!(op, Op::Write(_)) {
+                std::future::pending::<()>().await;
+            }
+            Ok(numbered_answer(number))
+        })
+    };
+    let one = Server::start(never_writes(1), ServerLimits::default()).await;
+    let two = Server::start(never_writes(2), ServerLimits::default()).await;
+    let group = TierGroup::new(&[one.address, two.address].map(|a| a.to_string()), &LinkOptions::default()).unwrap();
+    connected(&group, 64).await;
+    let is_ones = |key| group.first(key).unwrap().place().now() == [one.address];
+    let ones: Vec<_> = (0..64).filter(|key| is_ones(*key)).collect();
+    let write_within = async |within| {
+        let error = group.call(ones[0], &CallContext::within(within), write()).await.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error:?}");
+    };
+    for _ in 0..20 {
+        write_within(Duration::from_millis(5)).await;
+        assert!(ones.iter().all(|key| is_ones(*key)), "it is a healthy server");
+    }
+    assert_eq!(who(&group, ones[0]).await, Ok(1));
+    let lost = async {
+        while is_ones(ones[0]) {
+            write_within(Duration::from_millis(1_100)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), lost).await.expect("it is asked last for a while");
+}
+
+#[tokio::test]
 async fn a_refusal_is_an_answer() {
     let refusing = || Handler::new(|_, _| async { Err(Error::WrongShard { shard: 5 }) });
     let servers = [
