@@ -11,6 +11,7 @@ mod grpcurl;
 mod health;
 mod members;
 mod nodelay;
+mod operators;
 mod pipeline;
 mod several;
 mod versions;

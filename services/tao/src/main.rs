@@ -47,6 +47,9 @@ enum Command {
     /// Ask a server whether it is ready; exit code 4 when it is not, with what it waits for
     #[command(after_help = "Example, a container's health check:\n  tao health --admin http://127.0.0.1:9464")]
     Health(commands::HealthArgs),
+    /// Work on schema files
+    #[command(subcommand)]
+    Schema(commands::SchemaCommand),
     /// Show the time, shard and sequence of ids
     Id(commands::IdArgs),
     /// Print completions for a shell
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
         Command::Audit(args) => return finish(commands::audit(&args)),
         Command::Health(args) => return finish(commands::health(&args).map(|()| ExitCode::SUCCESS)),
+        Command::Schema(command) => return finish(commands::schema(&command)),
         Command::Watch(args) => return finish(commands::watch(args).map(|()| ExitCode::SUCCESS)),
         Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),
         Command::Graph(command) => return finish(command.run().map(|()| ExitCode::SUCCESS)),

@@ -7,6 +7,7 @@ mod http;
 mod id;
 mod objects;
 mod output;
+mod schema;
 mod time;
 mod values;
 mod watch;
@@ -27,6 +28,7 @@ pub use health::{HealthArgs, health};
 pub use id::{IdArgs, id};
 use output::Answer;
 pub use output::{Format, show};
+pub use schema::{SchemaCommand, schema};
 use values::{Field, Sum};
 pub use watch::{WatchArgs, watch};
 
