@@ -22,7 +22,7 @@ pub struct Cluster {
     processes: Vec<Process>,
     redis: Option<Redis>,
     _postgres: Option<Postgres>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// Runs one tier and waits until it listens; answers with its address.
@@ -36,8 +36,7 @@ impl Cluster {
         let data = TempDir::new().expect("a folder");
         let folder = data.path().to_string_lossy().into_owned();
         let (process, address) = tier(&["dev", "--data", &folder, "--no-sample"]);
-        let cluster =
-            Self { followers: vec![address], processes: vec![process], redis: None, _postgres: None, _data: data };
+        let cluster = Self { followers: vec![address], processes: vec![process], redis: None, _postgres: None, data };
         cluster.ready().await;
         cluster
     }
@@ -58,7 +57,7 @@ impl Cluster {
         }
         processes.extend([leader, shard]);
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes, redis: Some(redis), _postgres: Some(postgres), _data: data };
+        let cluster = Self { followers, processes, redis: Some(redis), _postgres: Some(postgres), data };
         cluster.ready().await;
         cluster
     }
@@ -67,7 +66,7 @@ impl Cluster {
     pub async fn at(addresses: &str) -> Self {
         let followers = addresses.split(',').map(str::to_owned).collect();
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes: Vec::new(), redis: None, _postgres: None, _data: data };
+        let cluster = Self { followers, processes: Vec::new(), redis: None, _postgres: None, data };
         cluster.ready().await;
         cluster
     }
@@ -81,6 +80,11 @@ impl Cluster {
     /// The address of a follower; the same one again where there are fewer.
     pub fn address(&self, follower: usize) -> &str {
         &self.followers[follower % self.followers.len()]
+    }
+
+    /// The database of `tao dev`.
+    pub fn store(&self) -> String {
+        format!("sqlite:{}", self.data.join("tao.db").display())
     }
 
     /// A connection of its own to a follower.
@@ -189,6 +193,16 @@ impl TwoLogs {
             let count = self.postgres.execute(name, "SELECT count(*) FROM intents").expect("a count");
             count.parse().expect("a number")
         })
+    }
+
+    /// Its databases, by log.
+    pub fn urls(&self) -> [String; 2] {
+        ["zero", "one"].map(|name| format!("postgres://postgres@127.0.0.1:{}/{name}", self.postgres.port()))
+    }
+
+    /// Runs a statement in the database of a log, past its storage shards.
+    pub fn execute(&self, log: usize, sql: &str) -> String {
+        self.postgres.execute(["zero", "one"][log], sql).expect("a statement")
     }
 
     /// A metric of a storage shard, summed over its labels; none while it can't be asked.

@@ -1,8 +1,10 @@
 //! tao: a distributed social-graph store. One program: each tier, all of them in one process, and commands for data.
 
 mod commands;
+mod databases;
 mod load;
 mod roles;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,15 @@ enum Command {
     /// Ask a server whether it is ready; exit code 4 when it is not, with what it waits for
     #[command(after_help = "Example, a container's health check:\n  tao health --admin http://127.0.0.1:9464")]
     Health(commands::HealthArgs),
+    /// Look whether the databases hold what they should: counts, inverses, types, the log; exit code 1 when something is wrong
+    #[command(
+        after_help = "Beside running tiers, on one snapshot of all databases. With --repair, missing inverses and wrong counts are put right.
+
+Examples:
+  tao verify --store postgres://tao@db/tao
+  tao verify --store sqlite:data/tao.db --repair --yes --output json"
+    )]
+    Verify(verify::VerifyArgs),
     /// Work on schema files
     #[command(subcommand)]
     Schema(commands::SchemaCommand),
@@ -81,6 +92,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
         Command::Audit(args) => return finish(commands::audit(&args)),
         Command::Health(args) => return finish(commands::health(&args).map(|()| ExitCode::SUCCESS)),
+        Command::Verify(args) => return finish(verify::verify(&args)),
         Command::Schema(command) => return finish(commands::schema(&command)),
         Command::Watch(args) => return finish(commands::watch(args).map(|()| ExitCode::SUCCESS)),
         Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),

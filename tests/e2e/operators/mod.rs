@@ -1,6 +1,7 @@
 //! The operators' commands, on the real program.
 
 mod schema;
+mod verify;
 
 use std::process::{Command, Output};
 

@@ -1,6 +1,7 @@
 //! Commands for people without grpcurl: one call each, through the Rust client.
 
 mod audit;
+mod confirm;
 mod failure;
 mod health;
 mod http;
@@ -23,6 +24,7 @@ use tao_client::v1::{
 use tao_client::{Client, ClientOptions, Session};
 
 pub use audit::{AuditArgs, audit};
+pub use confirm::confirm;
 pub use failure::{EXIT_CODES, Failure};
 pub use health::{HealthArgs, health};
 pub use id::{IdArgs, id};
