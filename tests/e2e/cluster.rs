@@ -21,8 +21,9 @@ pub struct Cluster {
     /// Ended in this order: the front first.
     processes: Vec<Process>,
     redis: Option<Redis>,
+    store: String,
     _postgres: Option<Postgres>,
-    data: TempDir,
+    _data: TempDir,
 }
 
 /// Runs one tier and waits until it listens; answers with its address.
@@ -36,7 +37,9 @@ impl Cluster {
         let data = TempDir::new().expect("a folder");
         let folder = data.path().to_string_lossy().into_owned();
         let (process, address) = tier(&["dev", "--data", &folder, "--no-sample"]);
-        let cluster = Self { followers: vec![address], processes: vec![process], redis: None, _postgres: None, data };
+        let store = format!("sqlite:{}", data.join("tao.db").display());
+        let (followers, processes) = (vec![address], vec![process]);
+        let cluster = Self { followers, processes, redis: None, store, _postgres: None, _data: data };
         cluster.ready().await;
         cluster
     }
@@ -57,7 +60,8 @@ impl Cluster {
         }
         processes.extend([leader, shard]);
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes, redis: Some(redis), _postgres: Some(postgres), data };
+        let cluster =
+            Self { followers, processes, redis: Some(redis), store: url, _postgres: Some(postgres), _data: data };
         cluster.ready().await;
         cluster
     }
@@ -66,7 +70,8 @@ impl Cluster {
     pub async fn at(addresses: &str) -> Self {
         let followers = addresses.split(',').map(str::to_owned).collect();
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes: Vec::new(), redis: None, _postgres: None, data };
+        let cluster =
+            Self { followers, processes: Vec::new(), redis: None, store: String::new(), _postgres: None, _data: data };
         cluster.ready().await;
         cluster
     }
@@ -82,9 +87,9 @@ impl Cluster {
         &self.followers[follower % self.followers.len()]
     }
 
-    /// The database of `tao dev`.
+    /// The database, as storage shards have it.
     pub fn store(&self) -> String {
-        format!("sqlite:{}", self.data.join("tao.db").display())
+        self.store.clone()
     }
 
     /// A connection of its own to a follower.

@@ -9,7 +9,7 @@ mod id;
 mod objects;
 mod output;
 mod schema;
-mod time;
+pub mod time;
 mod values;
 mod watch;
 
