@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tao_client::{Client, ClientOptions, Session};
 use tao_harness::{Postgres, Process, Redis, TempDir};
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -185,6 +186,11 @@ impl TwoLogs {
             ready(address).await;
         }
         cluster
+    }
+
+    /// A session of the Rust client, which repeats what may be repeated.
+    pub fn session(&self) -> Session {
+        Client::connect(&self.addresses.join(","), ClientOptions::default()).expect("addresses").session()
     }
 
     /// Connections to both followers.

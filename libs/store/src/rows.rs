@@ -61,6 +61,16 @@ fn data(row: &impl Columns, n: usize) -> Result<Bytes, Error> {
     }
 }
 
+/// The same where it is of another version: as it is then, and nobody can decode it.
+pub(crate) fn any_data(row: &impl Columns, n: usize) -> Result<Bytes, Error> {
+    let raw = row.bytes(n)?;
+    match raw.first() {
+        Some(&DATA_VERSION) => Ok(Bytes::from(raw).slice(1..)),
+        Some(_) => Ok(raw.into()),
+        None => Ok(Bytes::from_static(&[0])),
+    }
+}
+
 pub(crate) fn id(row: &impl Columns, n: usize) -> Result<ObjectId, Error> {
     ObjectId::new(row.int(n)?).ok_or_else(|| Error::Decode("an id that is not positive".into()))
 }

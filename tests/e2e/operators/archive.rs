@@ -6,21 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tao_harness::TempDir;
+use tao_client::{Client, ClientOptions, Session};
+use tao_harness::{Process, TempDir};
 use tao_proto::v1::value::Kind;
 use tao_proto::v1::*;
 
 use super::{json, rows, tao};
-use crate::cluster::{Cluster, Graph, TwoLogs};
+use crate::cluster::{Cluster, TAO, TwoLogs};
 
-async fn user(graph: &mut Graph, data: BTreeMap<String, Value>) -> i64 {
+async fn user(graph: &Session, data: BTreeMap<String, Value>) -> i64 {
     let request = ObjectAddRequest { r#type: "user".to_owned(), data, ..Default::default() };
-    graph.object_add(request).await.unwrap().into_inner().object.unwrap().id
+    graph.object_add(request).await.unwrap().object.unwrap().id
 }
 
-async fn follow(graph: &mut Graph, id1: i64, id2: i64) {
+async fn follow(graph: &Session, id1: i64, id2: i64) {
     let request = AssocAddRequest { id1, r#type: "follows".to_owned(), id2, ..Default::default() };
     graph.assoc_add(request).await.unwrap();
+}
+
+/// What a cluster of one database is called with; it has seen nothing yet.
+fn session(cluster: &Cluster) -> Session {
+    Client::connect(cluster.address(0), ClientOptions::default()).unwrap().session()
 }
 
 fn all_kinds() -> BTreeMap<String, Value> {
@@ -53,14 +59,14 @@ fn exported(folder: &Path, store: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graph_is_the_same_in_a_cluster_of_other_databases() {
     let (source, target, folder) = (TwoLogs::start().await, Cluster::dev().await, TempDir::new().unwrap());
-    let [mut graph, _] = source.connect().await;
+    let graph = source.session();
     let mut users = Vec::new();
     for n in 0..20 {
-        users.push(user(&mut graph, if n % 5 == 0 { all_kinds() } else { BTreeMap::new() }).await);
+        users.push(user(&graph, if n % 5 == 0 { all_kinds() } else { BTreeMap::new() }).await);
     }
     for (n, id1) in users.iter().enumerate() {
         for id2 in &users[..n] {
-            follow(&mut graph, *id1, *id2).await;
+            follow(&graph, *id1, *id2).await;
         }
     }
     let set = all_kinds();
@@ -100,16 +106,17 @@ async fn a_graph_is_the_same_in_a_cluster_of_other_databases() {
                 ..Default::default()
             };
             let (one, other) = (graph.assoc_range(request.clone()).await, reader.assoc_range(request).await);
-            let edges = one.unwrap().into_inner().assocs;
+            let edges = one.unwrap().assocs;
             assert_eq!(edges, other.unwrap().into_inner().assocs);
             let count = AssocCountRequest { id1, r#type: atype.to_owned(), options: strong.clone() };
             assert_eq!(reader.assoc_count(count).await.unwrap().into_inner().count, edges.len() as i64);
         }
     }
     // New ids are none of those that came, and writes go on.
-    let new = user(&mut reader, BTreeMap::new()).await;
+    let writer = session(&target);
+    let new = user(&writer, BTreeMap::new()).await;
     assert!(!users.contains(&new));
-    follow(&mut reader, new, users[3]).await;
+    follow(&writer, new, users[3]).await;
     assert_eq!(json(&["verify", "--store", &target.store()]).1, Some(0));
 
     let back = TwoLogs::start().await;
@@ -123,21 +130,21 @@ async fn a_graph_is_the_same_in_a_cluster_of_other_databases() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_of_one_moment_while_others_write() {
     let (source, folder) = (TwoLogs::start().await, TempDir::new().unwrap());
-    let [mut graph, _] = source.connect().await;
+    let graph = source.session();
     let mut users = Vec::new();
     for _ in 0..12 {
-        users.push(user(&mut graph, BTreeMap::new()).await);
+        users.push(user(&graph, BTreeMap::new()).await);
     }
     let stop = Arc::new(AtomicBool::new(false));
     let writing = {
-        let (users, stop, mut graph) = (users.clone(), stop.clone(), graph.clone());
+        let (users, stop, graph) = (users.clone(), stop.clone(), source.session());
         tokio::spawn(async move {
             for n in 0.. {
                 if stop.load(Ordering::Relaxed) {
                     return n;
                 }
                 let (id1, id2) = (users[n % 12], users[(n * 5 + 1) % 12]);
-                follow(&mut graph, id1, id2).await;
+                follow(&graph, id1, id2).await;
                 let request =
                     AssocDeleteRequest { id1: id2, r#type: "follows".to_owned(), id2: id1, ..Default::default() };
                 graph.assoc_delete(request).await.unwrap();
@@ -165,8 +172,8 @@ async fn an_export_is_of_one_moment_while_others_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_whole_or_does_not_fit_is_refused() {
     let (source, target, folder) = (Cluster::dev().await, Cluster::dev().await, TempDir::new().unwrap());
-    let mut graph = source.connect(0).await;
-    let one = user(&mut graph, BTreeMap::new()).await;
+    let graph = session(&source);
+    let one = user(&graph, BTreeMap::new()).await;
     let (from, to, export) = (source.store(), target.store(), folder.join("export"));
     exported(&export, &from);
     let said = |args: &[&str], code: i32, says: &str| {
@@ -194,4 +201,55 @@ async fn what_is_not_whole_or_does_not_fit_is_refused() {
     said(&["import", &name, "--store", &to], 1, "is damaged");
     std::fs::write(&part, whole).unwrap();
     assert_eq!(json(&["import", &name, "--store", &to]).1, Some(0));
+}
+
+/// Interrupted, asked to stop, and gone on with after the graph has changed: it holds what the graph is then, and parts that nobody
+/// has touched were not written again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_goes_on_holds_what_has_changed_meanwhile() {
+    let (source, folder) = (Cluster::processes().await, TempDir::new().unwrap());
+    let graph = session(&source);
+    let mut users = Vec::new();
+    for _ in 0..120 {
+        users.push(user(&graph, BTreeMap::new()).await);
+    }
+    users.sort_unstable();
+    for pair in users.windows(2) {
+        follow(&graph, pair[0], pair[1]).await;
+    }
+    let (store, export) = (source.store(), folder.join("export"));
+    let name = text(&export);
+    let args = ["export", &name, "--store", &store, "--part-rows", "10", "--parallel", "1"];
+    let slowly = [&args[..], &["--rate", "60"]].concat();
+    let within = Duration::from_secs(60);
+    let parts = |at_least: usize| {
+        let text = std::fs::read_to_string(export.join("export.state"))?;
+        anyhow::ensure!(text.matches("Done").count() >= at_least, "not yet");
+        Ok(text.matches("Done").count())
+    };
+    let mut process = Process::spawn(TAO, &slowly, &[]).unwrap();
+    tao_harness::eventually(within, || parts(3)).unwrap();
+    assert_eq!(process.terminate().unwrap().code(), Some(130), "{}", process.log_tail());
+    let mut process = Process::spawn(TAO, &slowly, &[]).unwrap();
+    tao_harness::eventually(within, || parts(14)).unwrap();
+    process.kill9().unwrap();
+    assert!(!export.join("manifest.json").exists());
+    let written = |file: &str| export.join(file).metadata().unwrap().modified().unwrap();
+    let before = ["objects-0-00000.jsonl", "objects-0-00005.jsonl", "edges-0-00000.jsonl"].map(written);
+
+    // The first part of both kinds: an object and an edge of it. And new ones, at the end.
+    let set = all_kinds();
+    graph.object_update(ObjectUpdateRequest { id: users[0], set, ..Default::default() }).await.unwrap();
+    let gone = AssocDeleteRequest { id1: users[0], r#type: "follows".to_owned(), id2: users[1], ..Default::default() };
+    graph.assoc_delete(gone).await.unwrap();
+    let new = user(&graph, BTreeMap::new()).await;
+    follow(&graph, new, users[60]).await;
+    let mut process = Process::spawn(TAO, args, &[]).unwrap();
+    let status = process.wait(within).unwrap();
+    assert!(status.success() && process.log().unwrap().contains("going on"), "{}", process.log_tail());
+    let after = ["objects-0-00000.jsonl", "objects-0-00005.jsonl", "edges-0-00000.jsonl"].map(written);
+    assert!(before[0] < after[0] && before[1] == after[1] && before[2] < after[2], "{before:?} {after:?}");
+    let rows = rows(&export);
+    assert_eq!(rows, exported(&folder.join("fresh"), &store));
+    assert!(rows.iter().any(|row| row.contains(&new.to_string())));
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Error, PgConnection, SqliteConnection, query};
-use tao_model::{AssocRef, Change, LogId, Object, ObjectId, Position, TypeId};
+use tao_model::{AssocRef, Change, EdgeTime, LogId, Object, ObjectId, Position, TypeId};
 use tao_proto::convert;
 
 use super::{DirectDatabase, DirectError, EdgeRow, ListCount, Source};
@@ -104,8 +104,7 @@ const INTENT_ROWS: i64 = 1_000;
 
 /// Columns: id1, atype, id2, time, data.
 fn edge(row: &Row) -> Result<EdgeRow, Error> {
-    let (at, row) = rows::assoc(row, 0, 4)?;
-    Ok(EdgeRow { at, time: row.time, data: row.data })
+    Ok(EdgeRow { at: rows::edge_key(row, 0)?, time: row.int(3)? as EdgeTime, data: rows::any_data(row, 4)? })
 }
 
 /// A key as a bound; in place of none, what lies beyond all keys at one end.
@@ -176,9 +175,14 @@ impl Snapshot {
         let bounds = [after.map_or(0, ObjectId::get), up_to.map_or(i64::MAX, ObjectId::get), limit as i64];
         let rows = self.rows(OBJECTS, &bounds).await?;
         let object = |row: &Row| {
-            let (id, o) = rows::object(row, 0)?;
-            let (otype, version, data) = (o.otype, o.version, o.data);
-            Ok(Object { id, otype, version, created_ms: o.created_ms, updated_ms: o.updated_ms, data })
+            Ok(Object {
+                id: rows::id(row, 0)?,
+                otype: TypeId(row.int(1)? as u32),
+                version: row.int(2)?,
+                created_ms: row.int(3)? as u64,
+                updated_ms: row.int(4)? as u64,
+                data: rows::any_data(row, 5)?,
+            })
         };
         self.read(rows.iter().map(object).collect())
     }
