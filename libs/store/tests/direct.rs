@@ -70,12 +70,11 @@ async fn works_beside_an_open_store(url: &str) {
         |id, version| Object { id, otype: TypeId(1), version, created_ms: 5, updated_ms: 6, data: Bytes::new() };
     let rows = [object(far, 41), object(one, 8)].map(|object| RowChange::Put(GraphRow::Object(object)));
     assert_eq!(direct.apply(&rows).await.unwrap(), 2);
-    assert!(add(&*store).await > far);
     let mut snapshot = cut(&databases, 1).await.unwrap().remove(0).remove(0);
     assert_eq!(snapshot.position(), store.head().await.unwrap());
     let objects = snapshot.objects(None, Some(far), 10).await.unwrap();
     assert_eq!(objects.iter().find(|o| o.id == far), Some(&object(far, 41)));
-    assert_eq!(snapshot.objects(Some(far), None, 10).await.unwrap().len(), 1);
+    assert!(snapshot.objects(Some(far), None, 10).await.unwrap().is_empty());
     let edges = snapshot.edges(None, None, 10).await.unwrap();
     assert_eq!(edges.len(), 2);
     let counts = snapshot.counts(None, 10).await.unwrap();

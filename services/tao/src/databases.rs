@@ -39,6 +39,11 @@ impl From<DirectError> for Failure {
 }
 
 impl DatabaseArgs {
+    /// At these addresses, where types don't matter.
+    pub const fn of(store: Vec<String>) -> Self {
+        Self { store, schema: None }
+    }
+
     /// Reads the schema.
     pub fn schema(&self) -> Result<Arc<Schema>, Failure> {
         let Some(path) = &self.schema else { return Ok(Arc::new(Schema::social())) };

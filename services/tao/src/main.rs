@@ -5,6 +5,7 @@ mod commands;
 mod databases;
 mod load;
 mod roles;
+mod status;
 mod verify;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     /// Ask a server whether it is ready; exit code 4 when it is not, with what it waits for
     #[command(after_help = "Example, a container's health check:\n  tao health --admin http://127.0.0.1:9464")]
     Health(commands::HealthArgs),
+    /// Show who is there, what lives where, how far each is behind and how many reads caches answer; live with --watch
+    Status(status::StatusArgs),
     /// Write the whole graph into a folder, as it is at one moment: JSON lines, or packed
     Export(archive::ExportArgs),
     /// Put an export into an empty cluster, as it was: ids, versions, times and data
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
         Command::Audit(args) => return finish(commands::audit(&args)),
         Command::Health(args) => return finish(commands::health(&args).map(|()| ExitCode::SUCCESS)),
+        Command::Status(args) => return finish(status::status(&args)),
         Command::Export(args) => return finish(archive::export(&args)),
         Command::Import(args) => return finish(archive::import(&args)),
         Command::Backup(args) => return finish(archive::backup(&args)),

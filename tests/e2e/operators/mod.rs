@@ -3,6 +3,7 @@
 mod archive;
 mod restore;
 mod schema;
+mod status;
 mod verify;
 
 use std::path::Path;

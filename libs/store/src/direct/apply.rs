@@ -37,7 +37,7 @@ impl RowChange {
 
 impl DirectDatabase {
     /// Makes these changes, in order, in one commit or several; says how many rows have changed by it. All must be of shards that live
-    /// here. Ids that come with them are not made again. What an error leaves undone is a rest of them.
+    /// here. Ids that come with them are not made again under any later lease: begin an epoch where storage shards may hold one. What an error leaves undone is a rest of them.
     pub async fn apply(&self, changes: &[RowChange]) -> Result<usize, DirectError> {
         let mut rest = changes;
         let mut changed = 0;
