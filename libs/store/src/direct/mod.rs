@@ -122,7 +122,7 @@ impl DirectError {
 /// How new connections are made.
 enum Source {
     Postgres(Arc<Connector>),
-    Sqlite(SqliteConnectOptions),
+    Sqlite(Box<SqliteConnectOptions>),
 }
 
 /// See the module.
@@ -196,7 +196,7 @@ impl DirectDatabase {
         let readers = pool().max_connections(CONNECTIONS).connect_with(options.clone().read_only(true)).await;
         let readers = readers.map_err(OpenError::Database)?;
         let backend = Arc::new(SqliteBackend { writer: writer.clone(), readers, clock: Arc::new(SystemClock) });
-        Ok(Self::new(Source::Sqlite(options), backend, Some(writer), info, &shards, schema))
+        Ok(Self::new(Source::Sqlite(Box::new(options)), backend, Some(writer), info, &shards, schema))
     }
 
     fn new(

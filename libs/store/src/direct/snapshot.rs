@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{Connection as _, Error, PgConnection, SqliteConnection, query};
 use tao_model::{AssocRef, Change, EdgeTime, LogId, Object, ObjectId, Position, TypeId};
 use tao_proto::convert;
@@ -122,7 +122,7 @@ impl Snapshot {
                 Connection::Postgres(Box::new(connection))
             }
             Source::Sqlite(options) => {
-                let options = options.clone().read_only(true);
+                let options = SqliteConnectOptions::clone(options).read_only(true);
                 let connection = SqliteConnection::connect_with(&options).await.map_err(OpenError::Database)?;
                 Connection::Sqlite(Box::new(connection))
             }
@@ -204,15 +204,15 @@ impl Snapshot {
         up_to: Option<AssocRef>,
         limit: usize,
     ) -> Result<Vec<EdgeRow>, DirectError> {
-        let ([a, b, c], [d, e, f]) = (edge_bound(after, 0), edge_bound(up_to, i64::MAX));
-        let rows = self.rows(EDGES, &[a, b, c, d, e, f, limit as i64]).await?;
+        let bounds = [&edge_bound(after, 0)[..], &edge_bound(up_to, i64::MAX), &[limit as i64]].concat();
+        let rows = self.rows(EDGES, &bounds).await?;
         self.read(rows.iter().map(edge).collect())
     }
 
     /// The key of the edge so many edges after this one.
     pub async fn edge_beyond(&mut self, after: Option<AssocRef>, skip: usize) -> Result<Option<AssocRef>, DirectError> {
-        let [a, b, c] = edge_bound(after, 0);
-        let rows = self.rows(EDGE_HOP, &[a, b, c, skip as i64]).await?;
+        let bounds = [&edge_bound(after, 0)[..], &[skip as i64]].concat();
+        let rows = self.rows(EDGE_HOP, &bounds).await?;
         self.read(rows.first().map(|row| rows::edge_key(row, 0)).transpose())
     }
 

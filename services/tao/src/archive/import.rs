@@ -99,7 +99,9 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode, Failure> {
             eprintln!("{} was imported completely before", name(&args.folder));
             return Ok(Imported::Complete(0));
         }
-        if !import.is_begun().await? {
+        if import.is_begun().await? {
+            eprintln!("going on with an import that was interrupted");
+        } else {
             if !is_empty(&databases).await? {
                 let what = "the cluster is not empty: `tao restore` replaces what a cluster has";
                 return Err(Failure::bad_input(what));
@@ -110,8 +112,6 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode, Failure> {
                 database.begin_epoch(above(&databases, &manifest, database.info().log)?).await?;
             }
             import.begin().await?;
-        } else {
-            eprintln!("going on with an import that was interrupted");
         }
         import.run(args.pace, Stop::on_signal()).await
     })?;

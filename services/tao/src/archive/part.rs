@@ -65,11 +65,8 @@ impl<'a> PartWriter<'a> {
         let path = plan.path(folder);
         let file = File::create(durable::unfinished(&path)).map_err(|error| failed(&path, error))?;
         let hashed = Hashed { file: BufWriter::with_capacity(BUFFER, file), hash: Sha256::new(), bytes: 0 };
-        let out = if plan.file.ends_with(".gz") {
-            Out::Gzip(GzEncoder::new(hashed, Compression::fast()))
-        } else {
-            Out::Plain(hashed)
-        };
+        let out =
+            if plan.is_packed() { Out::Gzip(GzEncoder::new(hashed, Compression::fast())) } else { Out::Plain(hashed) };
         Ok(Self { out, path, plan, rows: 0, encoder, format })
     }
 
@@ -145,7 +142,7 @@ impl PartReader {
     pub fn open(folder: &Path, plan: &PartPlan, format: RowFormat) -> Result<Self, Failure> {
         let path = plan.path(folder);
         let file = BufReader::with_capacity(BUFFER, File::open(&path).map_err(|error| failed(&path, error))?);
-        let input: Box<dyn BufRead + Send> = if plan.file.ends_with(".gz") {
+        let input: Box<dyn BufRead + Send> = if plan.is_packed() {
             Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
         } else {
             Box::new(file)

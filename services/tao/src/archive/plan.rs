@@ -97,6 +97,11 @@ impl RowFormat {
 }
 
 impl PartPlan {
+    /// Whether it is in gzip.
+    pub fn is_packed(&self) -> bool {
+        std::path::Path::new(&self.file).extension().is_some_and(|extension| extension == "gz")
+    }
+
     /// Where it is.
     pub fn path(&self, folder: &std::path::Path) -> PathBuf {
         folder.join(&self.file)

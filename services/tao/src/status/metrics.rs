@@ -52,8 +52,10 @@ fn quoted(text: &str) -> Option<(String, &str)> {
         match (escaped, c) {
             (false, '"') => return Some((value, &text[at + 1..])),
             (false, '\\') => escaped = true,
-            (true, 'n') => (escaped, _) = (false, value.push('\n')),
-            (_, c) => (escaped, _) = (false, value.push(c)),
+            (_, c) => {
+                value.push(if escaped && c == 'n' { '\n' } else { c });
+                escaped = false;
+            }
         }
     }
     None

@@ -71,7 +71,7 @@ struct Cache {
 
 /// One log.
 struct Log {
-    log: u32,
+    number: u32,
     shards: String,
     head: Position,
     intents: usize,
@@ -134,7 +134,7 @@ fn cache(metrics: &Metrics, tier: String) -> Option<Cache> {
     let asked = (hits + misses).max(second_hits + second_misses);
     let hit_rate = (asked > 0.0).then(|| (hits + second_hits) / asked);
     let (entries, bytes) = (of("tao_cache_entries").unwrap_or(0.0) as u64, of("tao_cache_bytes").unwrap_or(0.0) as u64);
-    Some(Cache { hit_rate, entries, bytes, applied, tier })
+    Some(Cache { tier, hit_rate, entries, bytes, applied })
 }
 
 async fn logs(databases: &Databases) -> Result<Vec<Log>, Failure> {
@@ -144,7 +144,7 @@ async fn logs(databases: &Databases) -> Result<Vec<Log>, Failure> {
         let mut snapshots = cut(std::slice::from_ref(database), 1).await?;
         let snapshot = &mut snapshots[0][0];
         logs.push(Log {
-            log: database.info().log.0,
+            number: database.info().log.0,
             shards: database.shards().to_string(),
             head: snapshot.position(),
             intents: snapshot.intents().await?.len(),
@@ -182,7 +182,7 @@ fn report(members: &[Member], logs: &[Log]) -> Json {
     };
     let log = |log: &Log| {
         json!({
-            "log": log.log,
+            "log": log.number,
             "shards": log.shards,
             "head": log.head.to_string(),
             "intents": log.intents,
@@ -212,8 +212,8 @@ fn text(members: &[Member], logs: &[Log]) -> String {
         }
     }
     for log in logs {
-        let Log { log, shards, head, intents, servers } = log;
-        let _ = writeln!(out, "log {log}  shards {shards}, at {head}, {intents} intents waiting");
+        let Log { number, shards, head, intents, servers } = log;
+        let _ = writeln!(out, "log {number}  shards {shards}, at {head}, {intents} intents waiting");
         servers.iter().for_each(|server| out.push_str(&format!("  shard     {server}\n")));
     }
     out

@@ -24,7 +24,7 @@ pub struct Check {
     pub place: usize,
     /// What is read in key order.
     pub scan: Snapshot,
-    /// The log's end in the same snapshot is there; the others are asked for inverses, by place.
+    /// Of the same moment, by place: they are asked for inverses.
     pub look_ups: Vec<Snapshot>,
     /// Edges that intents are about: their inverses are under way.
     pub pending: Arc<HashSet<AssocRef>>,
@@ -226,7 +226,7 @@ impl Check {
                 match &entry.changes {
                     Ok(changes) if consecutive(changes) => {}
                     Ok(_) => {
-                        self.found(&Finding::Log(entry.first, "does not hold the changes that it names".to_owned()))
+                        self.found(&Finding::Log(entry.first, "does not hold the changes that it names".to_owned()));
                     }
                     Err(why) => self.found(&Finding::Log(entry.first, format!("can't be read: {why}"))),
                 }
