@@ -25,15 +25,19 @@ impl Throttle {
 
     /// Waits until so many rows may follow those before.
     pub async fn wait(&self, rows: usize) {
-        let Some((rate, next)) = &self.0 else { return };
-        let until = {
-            let mut next = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // What was not used is not saved up.
-            let from = (*next).max(Instant::now());
-            *next = from + Duration::from_secs_f64(rows as f64 / rate);
-            from
-        };
-        sleep_until(until).await;
+        if let Some(at) = self.reserve(rows, Instant::now()) {
+            sleep_until(at).await;
+        }
+    }
+
+    /// When so many rows may follow those before; at once when there is no rate.
+    fn reserve(&self, rows: usize, now: Instant) -> Option<Instant> {
+        let (rate, next) = self.0.as_ref()?;
+        let mut next = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // What was not used is not saved up.
+        let at = (*next).max(now);
+        *next = at + Duration::from_secs_f64(rows as f64 / rate);
+        Some(at)
     }
 }
 
@@ -41,16 +45,16 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn rows_come_at_the_rate_and_not_sooner() {
-        let begun = Instant::now();
+    #[test]
+    fn rows_come_at_the_rate_and_what_was_not_used_is_lost() {
         let throttle = Throttle::new(Some(200));
-        assert_eq!(throttle.chunk(), 20);
-        for _ in 0..10 {
-            throttle.wait(20).await;
-        }
-        assert_eq!(begun.elapsed().as_millis(), 900, "nine times a tenth of a second: the first waits for nothing");
-        Throttle::new(None).wait(1_000_000).await;
-        assert_eq!(begun.elapsed().as_millis(), 900);
+        let later = |ms| Instant::now() + Duration::from_millis(ms);
+        assert_eq!((throttle.chunk(), Throttle::new(None).chunk()), (20, 1_000));
+        let begun = later(1_000);
+        let took = |now| throttle.reserve(20, now).unwrap().duration_since(begun).as_millis();
+        assert_eq!([begun, begun, begun].map(took), [0, 100, 200]);
+        let after = begun + Duration::from_secs(1);
+        assert_eq!([after, after].map(took), [1_000, 1_100]);
+        assert!(Throttle::new(None).reserve(1_000_000, begun).is_none());
     }
 }
