@@ -203,6 +203,38 @@ async fn what_is_not_whole_or_does_not_fit_is_refused() {
     assert_eq!(json(&["import", &name, "--store", &to]).1, Some(0));
 }
 
+/// What one database has left to do in the other, which nobody serves, is exported, too, and done where it is imported.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_between_databases_arrives_too() {
+    let (mut source, target, folder) = (TwoLogs::start().await, Cluster::dev().await, TempDir::new().unwrap());
+    let graph = source.session();
+    let [one, other] = super::verify::users(&graph).await;
+    follow(&graph, one, other).await;
+    tao_harness::eventually(Duration::from_secs(60), || {
+        anyhow::ensure!(source.intents() == [0, 0], "not yet");
+        Ok(())
+    })
+    .unwrap();
+    source.shards[2].kill9().unwrap();
+    let request = AssocAddRequest { id1: one, r#type: "likes".to_owned(), id2: other, ..Default::default() };
+    let gone = AssocDeleteRequest { id1: one, r#type: "follows".to_owned(), id2: other, ..Default::default() };
+    // No page: where the other end is, nobody can say what it is.
+    graph.assoc_add(request).await.unwrap();
+    graph.assoc_delete(gone).await.unwrap();
+    assert_eq!(source.intents(), [2, 0]);
+    let (stores, export) = (source.urls().join(","), text(&folder.join("export")));
+    let (found, code) = json(&["verify", "--store", &stores]);
+    assert_eq!((code, &found["pending"]), (Some(0), &4.into()), "two edges and their inverses: {found}");
+    assert_eq!(json(&["export", &export, "--store", &stores, "--format", "compact"]).1, Some(0));
+    assert_eq!(json(&["import", &export, "--store", &target.store()]).1, Some(0));
+    let (found, code) = json(&["verify", "--store", &target.store()]);
+    assert_eq!((code, &found["edges"]), (Some(0), &2.into()), "both directions of the one that is: {found}");
+    let new = text(&folder.join("restored.db"));
+    let stores = ["0", "1"].map(|n| format!("sqlite:{new}-{n}")).join(",");
+    let (restored, code) = json(&["restore", &export, "--store", &stores]);
+    assert_eq!((code, &restored["different"], &restored["problems"]), (Some(0), &0.into(), &0.into()), "{restored}");
+}
+
 /// Interrupted, asked to stop, and gone on with after the graph has changed: it holds what the graph is then, and parts that nobody
 /// has touched were not written again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

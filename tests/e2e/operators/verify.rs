@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, TwoLogs};
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// A user in each log.
-async fn users(graph: &Session) -> [i64; 2] {
+pub async fn users(graph: &Session) -> [i64; 2] {
     let mut found = [None; 2];
     for n in 0.. {
         let placement = Some(Placement { r#where: Some(placement::Where::ShardKey(n.to_string())) });

@@ -16,7 +16,7 @@ use super::durable::failed;
 use super::journal::Journal;
 use super::manifest::{Layout, LogPart, Manifest, Part, RowFormat, Types, VERSION};
 use super::part::PartWriter;
-use super::plan::{PartKind, PartPlan, edge_key, object_key, plan};
+use super::plan::{PartKind, PartPlan, edge_key, object_key, part_of, plan};
 use super::record::Encoder;
 use super::throttle::Throttle;
 use crate::commands::time::rfc3339_ms;
@@ -243,6 +243,7 @@ impl<'a> Export<'a> {
 
     /// Keeps those parts of an earlier attempt that hold today what they held then: the log says which rows have changed since.
     async fn keep(&mut self, snapshots: &mut [Vec<Snapshot>]) -> Result<(), Failure> {
+        let plans = &self.plans;
         for (database, these) in self.databases.all.iter().zip(snapshots) {
             let (log, snapshot) = (database.info().log.0, &mut these[0]);
             let head = snapshot.position();
@@ -256,9 +257,12 @@ impl<'a> Export<'a> {
                 for entry in &page {
                     let follows = entry.first == end.plus(1);
                     let Some(changes) = entry.changes.as_ref().ok().filter(|_| follows) else { break };
-                    self.done.retain(|_, (part, at)| {
-                        part.plan.log != log || !changes.iter().any(|c| c.position > *at && part.plan.holds(c))
-                    });
+                    for change in changes {
+                        let Some(part) = part_of(&plans[&log], change) else { continue };
+                        if self.done.get(&part.file).is_some_and(|(_, at)| *at < change.position) {
+                            self.done.remove(&part.file);
+                        }
+                    }
                     end = entry.last;
                 }
                 // A hole, or its end.
@@ -282,7 +286,12 @@ impl<'a> Export<'a> {
         for intent in snapshot.intents().await? {
             writer.intent(&intent)?;
         }
-        writer.finish()
+        let part = writer.finish()?;
+        if part.rows == 0 {
+            let path = part.plan.path(&self.order.folder);
+            std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+        }
+        Ok(part)
     }
 
     /// Writes all parts that are not there; `None` when asked to stop.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tao_model::{AssocRef, Change, ChangeKind, LogId, ObjectId, TypeId};
+use tao_model::{AssocRef, Change, ChangeKind, ListDelta, LogId, ObjectId, TypeId};
 use tao_store::direct::{DirectError, Snapshot};
 
 use super::manifest::RowFormat;
@@ -106,50 +106,62 @@ impl PartPlan {
     pub fn path(&self, folder: &std::path::Path) -> PathBuf {
         folder.join(&self.file)
     }
+}
 
-    /// Whether a change is about a row that is, or would be, in it.
-    pub fn holds(&self, change: &Change) -> bool {
-        let key = match (&change.kind, self.kind) {
-            (ChangeKind::Object(id, _), PartKind::Objects) => vec![id.get()],
-            (ChangeKind::List { id1, atype, delta, .. }, PartKind::Edges) => {
-                let id2 = match delta {
-                    tao_model::ListDelta::Put(key, _) => key.id2,
-                    tao_model::ListDelta::Remove(id2) => *id2,
-                };
-                edge_bound(AssocRef { id1: *id1, atype: *atype, id2 })
-            }
-            (ChangeKind::Object(..) | ChangeKind::List { .. }, _) => return false,
-        };
-        self.after.as_ref().is_none_or(|after| key > *after) && self.up_to.as_ref().is_none_or(|up_to| key <= *up_to)
-    }
+/// The part that holds, or would hold, the row that a change is about: of all parts of a log, as they were planned.
+pub fn part_of<'a>(parts: &'a [PartPlan], change: &Change) -> Option<&'a PartPlan> {
+    let (kind, key) = match &change.kind {
+        ChangeKind::Object(id, _) => (PartKind::Objects, vec![id.get()]),
+        ChangeKind::List { id1, atype, delta, .. } => {
+            let id2 = match delta {
+                ListDelta::Put(key, _) => key.id2,
+                ListDelta::Remove(id2) => *id2,
+            };
+            (PartKind::Edges, edge_bound(AssocRef { id1: *id1, atype: *atype, id2 }))
+        }
+    };
+    let (objects, edges) = parts.split_at(parts.partition_point(|part| part.kind == PartKind::Objects));
+    let of_kind = if kind == PartKind::Objects { objects } else { edges };
+    of_kind.get(of_kind.partition_point(|part| part.up_to.as_ref().is_some_and(|up_to| *up_to < key)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tao_model::{ListDelta, Position, ShardId};
+    use tao_model::{Position, ShardId};
 
     #[test]
-    fn a_part_holds_what_lies_beyond_one_key_and_up_to_the_other() {
+    fn each_change_is_of_the_part_whose_keys_lie_around_it() {
         let id = |n| ObjectId::new(n).unwrap();
         let change = |kind| Change { position: Position::new(1, 1), shard: ShardId(0), kind };
         let edge = |id1, id2| {
             let (id1, delta) = (id(id1), ListDelta::Remove(id(id2)));
             change(ChangeKind::List { id1, atype: TypeId(3), prev: Position::ZERO, count: 0, delta })
         };
-        let part = |kind, after: Option<&[i64]>, up_to: Option<&[i64]>| PartPlan {
-            file: String::new(),
-            kind,
-            log: 0,
-            after: after.map(<[i64]>::to_vec),
-            up_to: up_to.map(<[i64]>::to_vec),
+        let object = |n| change(ChangeKind::Object(id(n), None));
+        let part = |file: &str, kind, after: Option<&[i64]>, up_to: Option<&[i64]>| {
+            let [after, up_to] = [after, up_to].map(|bound| bound.map(<[i64]>::to_vec));
+            PartPlan { file: file.to_owned(), kind, log: 0, after, up_to }
         };
-        let edges = part(PartKind::Edges, Some(&[5, 3, 7]), Some(&[9, 3, 2]));
-        let held = [(5, 7), (5, 8), (7, 1), (9, 2), (9, 3)].map(|(id1, id2)| edges.holds(&edge(id1, id2)));
-        assert_eq!(held, [false, true, true, true, false]);
-        let objects = part(PartKind::Objects, None, Some(&[9]));
-        let held = [1, 9, 10].map(|n| objects.holds(&change(ChangeKind::Object(id(n), None))));
-        assert_eq!(held, [true, true, false]);
-        assert!(!objects.holds(&edge(1, 1)) && part(PartKind::Edges, None, None).holds(&edge(1, 1)));
+        let (objects, edges) = (PartKind::Objects, PartKind::Edges);
+        let parts = [
+            part("o0", objects, None, Some(&[9])),
+            part("o1", objects, Some(&[9]), None),
+            part("e0", edges, None, Some(&[5, 3, 7])),
+            part("e1", edges, Some(&[5, 3, 7]), Some(&[9, 3, 2])),
+            part("e2", edges, Some(&[9, 3, 2]), None),
+        ];
+        for (change, file) in [
+            (object(1), "o0"),
+            (object(9), "o0"),
+            (object(10), "o1"),
+            (edge(5, 7), "e0"),
+            (edge(5, 8), "e1"),
+            (edge(9, 2), "e1"),
+            (edge(9, 3), "e2"),
+            (edge(900, 1), "e2"),
+        ] {
+            assert_eq!(part_of(&parts, &change).unwrap().file, file, "{change:?}");
+        }
     }
 }

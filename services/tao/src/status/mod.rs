@@ -12,11 +12,11 @@ use hyper::Method;
 use serde_json::{Value as Json, json};
 use tao_model::Position;
 use tao_store::direct::cut;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::http::ask;
 use crate::commands::{Failure, Format, show, show_more};
 use crate::databases::{DatabaseArgs, Databases};
-use crate::load::stop::Stop;
 use metrics::Metrics;
 
 /// Arguments of `tao status`.
@@ -83,7 +83,8 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     crate::databases::block_on(async {
         let databases =
             if args.store.is_empty() { None } else { Some(DatabaseArgs::of(args.store.clone()).open().await?) };
-        let stop = Stop::on_signal();
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
         loop {
             let members = join_all(args.admin.iter().map(|admin| member(admin, args.timeout))).await;
             let logs = match &databases {
@@ -106,7 +107,8 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::select! {
-                () = stop.asked() => return Ok(ExitCode::SUCCESS),
+                _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
                 () = wait => {}
             }
         }
