@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tao_client::{Client, ClientOptions, Session};
 use tao_harness::{Postgres, Process, Redis, TempDir};
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -21,6 +22,7 @@ pub struct Cluster {
     /// Ended in this order: the front first.
     processes: Vec<Process>,
     redis: Option<Redis>,
+    store: String,
     _postgres: Option<Postgres>,
     _data: TempDir,
 }
@@ -36,8 +38,9 @@ impl Cluster {
         let data = TempDir::new().expect("a folder");
         let folder = data.path().to_string_lossy().into_owned();
         let (process, address) = tier(&["dev", "--data", &folder, "--no-sample"]);
-        let cluster =
-            Self { followers: vec![address], processes: vec![process], redis: None, _postgres: None, _data: data };
+        let store = format!("sqlite:{}", data.join("tao.db").display());
+        let (followers, processes) = (vec![address], vec![process]);
+        let cluster = Self { followers, processes, redis: None, store, _postgres: None, _data: data };
         cluster.ready().await;
         cluster
     }
@@ -58,7 +61,8 @@ impl Cluster {
         }
         processes.extend([leader, shard]);
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes, redis: Some(redis), _postgres: Some(postgres), _data: data };
+        let cluster =
+            Self { followers, processes, redis: Some(redis), store: url, _postgres: Some(postgres), _data: data };
         cluster.ready().await;
         cluster
     }
@@ -67,7 +71,8 @@ impl Cluster {
     pub async fn at(addresses: &str) -> Self {
         let followers = addresses.split(',').map(str::to_owned).collect();
         let data = TempDir::new().expect("a folder");
-        let cluster = Self { followers, processes: Vec::new(), redis: None, _postgres: None, _data: data };
+        let cluster =
+            Self { followers, processes: Vec::new(), redis: None, store: String::new(), _postgres: None, _data: data };
         cluster.ready().await;
         cluster
     }
@@ -81,6 +86,11 @@ impl Cluster {
     /// The address of a follower; the same one again where there are fewer.
     pub fn address(&self, follower: usize) -> &str {
         &self.followers[follower % self.followers.len()]
+    }
+
+    /// The database, as storage shards have it.
+    pub fn store(&self) -> String {
+        self.store.clone()
     }
 
     /// A connection of its own to a follower.
@@ -178,6 +188,11 @@ impl TwoLogs {
         cluster
     }
 
+    /// A session of the Rust client, which repeats what may be repeated.
+    pub fn session(&self) -> Session {
+        Client::connect(&self.addresses.join(","), ClientOptions::default()).expect("addresses").session()
+    }
+
     /// Connections to both followers.
     pub async fn connect(&self) -> [Graph; 2] {
         [connect(&self.addresses[0]).await, connect(&self.addresses[1]).await]
@@ -189,6 +204,16 @@ impl TwoLogs {
             let count = self.postgres.execute(name, "SELECT count(*) FROM intents").expect("a count");
             count.parse().expect("a number")
         })
+    }
+
+    /// Its databases, by log.
+    pub fn urls(&self) -> [String; 2] {
+        ["zero", "one"].map(|name| format!("postgres://postgres@127.0.0.1:{}/{name}", self.postgres.port()))
+    }
+
+    /// Runs a statement in the database of a log, past its storage shards.
+    pub fn execute(&self, log: usize, sql: &str) -> String {
+        self.postgres.execute(["zero", "one"][log], sql).expect("a statement")
     }
 
     /// A metric of a storage shard, summed over its labels; none while it can't be asked.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Graph, TAO};
+use crate::operators;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tao_harness::{Process, TempDir, repository};
 use tao_proto::v1::batch_item::Call;
 use tao_proto::v1::batch_result::Result as BatchResult;
@@ -89,7 +91,8 @@ async fn count_all(graph: &mut Graph, ids: &[i64], atype: &str) -> Vec<i64> {
     counts
 }
 
-async fn check(cluster: &Cluster, input: &Input) {
+/// Loads a graph with `tao load`; gives the object of each user.
+fn load(cluster: &Cluster, input: &Input) -> HashMap<u64, i64> {
     let folder = TempDir::new().unwrap();
     let (map, state) = (folder.join("map"), folder.join("state"));
     let (path, address) = (input.path.to_string_lossy(), cluster.address(0));
@@ -104,15 +107,23 @@ async fn check(cluster: &Cluster, input: &Input) {
     let mut load = Process::spawn(TAO, &args, &[]).unwrap();
     let status = load.wait(LOAD_WITHIN).unwrap();
     assert!(status.success(), "{}", load.log_tail());
-    let want = recount(input);
-    eprintln!("{}: {} edges in {:.1?}\n{}", input.path.display(), want.edges, begun.elapsed(), load.log_tail());
+    eprintln!("{} in {:.1?}\n{}", input.path.display(), begun.elapsed(), load.log_tail());
 
     let mapped = std::fs::read_to_string(&map).unwrap();
-    let object_of: HashMap<u64, i64> = mapped
+    mapped
         .lines()
         .map(|line| line.split_once(' ').expect("two ids a line"))
         .map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap()))
-        .collect();
+        .collect()
+}
+
+async fn check(cluster: &Cluster, input: &Input) {
+    compare(cluster, input, &load(cluster, input)).await;
+}
+
+/// Compares every count, and the order and ranges of the longest list, with a recount of the file.
+async fn compare(cluster: &Cluster, input: &Input, object_of: &HashMap<u64, i64>) {
+    let want = recount(input);
     assert_eq!(object_of.len(), want.out.len(), "users");
 
     // Through the other follower, where there is one: as fresh as the change stream makes it, at the latest after a second.
@@ -174,4 +185,81 @@ async fn graphs_load_into_postgres() {
     for input in inputs() {
         check(&cluster, &input).await;
     }
+}
+
+/// Runs a command at a rate that makes it last, kills it at random points so many times, and lets it end.
+fn interrupted(args: &[&str], kills: usize, random: &mut StdRng) {
+    for _ in 0..kills {
+        let mut process = Process::spawn(TAO, [args, &["--rate", "6000"]].concat(), &[]).unwrap();
+        // Any point is as good as another: nothing is waited for.
+        std::thread::sleep(Duration::from_millis(random.random_range(20..600)));
+        process.kill9().unwrap();
+    }
+    let mut process = Process::spawn(TAO, args, &[]).unwrap();
+    let status = process.wait(LOAD_WITHIN).unwrap();
+    assert!(status.success() && process.log().unwrap().contains("going on"), "{}", process.log_tail());
+}
+
+/// Export, an empty cluster, import, from SQLite to PostgreSQL: all is equal, however often either was killed.
+async fn move_over(source: &Cluster, inputs: &[(&Input, HashMap<u64, i64>)], kills: usize, format: &str) {
+    let seed: u64 = rand::random();
+    eprintln!("kills at random points: seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (target, folder) = (Cluster::processes().await, TempDir::new().unwrap());
+    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (graph, before, after) = (path("graph"), path("before"), path("after"));
+    let begun = Instant::now();
+    let (from, to) = (source.store(), target.store());
+    let export = ["export", &graph, "--store", &from, "--format", format, "--part-rows", "500"];
+    let import = ["import", &graph, "--store", &to];
+    if kills > 0 {
+        interrupted(&export, kills, &mut random);
+        interrupted(&import, kills, &mut random);
+    } else {
+        for args in [&export[..6], &import] {
+            let (printed, code) = operators::json(args);
+            assert_eq!(code, Some(0), "{printed}");
+            eprintln!("{} in {:.1?}: {printed}", args[0], begun.elapsed());
+        }
+    }
+    for (store, folder) in [(&from, &before), (&to, &after)] {
+        assert_eq!(operators::json(&["export", folder, "--store", store]).1, Some(0));
+        let (verified, code) = operators::json(&["verify", "--store", store]);
+        assert_eq!(code, Some(0), "{verified}");
+    }
+    let (before, after) = (operators::rows(before.as_ref()), operators::rows(after.as_ref()));
+    let different = before.iter().zip(&after).find(|(before, after)| before != after);
+    assert!(before.len() == after.len() && different.is_none(), "{different:?}");
+    // As soon as the follower has heard of the log's new epoch.
+    let graph = target.connect(1).await;
+    let strong = Some(ReadOptions { consistency: Consistency::Strong as i32, ..Default::default() });
+    let heard = async || {
+        let request = AssocCountRequest { id1: 1 << 30, r#type: "friend".to_owned(), options: strong.clone() };
+        Ok(graph.clone().assoc_count(request).await.map(drop)?)
+    };
+    tao_harness::eventually_async(Duration::from_secs(60), heard).await.unwrap();
+    for (input, object_of) in inputs {
+        compare(&target, input, object_of).await;
+    }
+    eprintln!("{} rows moved over, killed {} times, in {:.1?}", before.len(), 2 * kills, begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_graph_moves_over_however_often_it_is_interrupted() {
+    let inputs = inputs();
+    let Some(input) = inputs.iter().find(|input| input.path.ends_with("CollegeMsg.txt")) else {
+        eprintln!("skipped: TAO_GRAPH_DATA does not say where CollegeMsg.txt is");
+        return;
+    };
+    let source = Cluster::dev().await;
+    let object_of = load(&source, input);
+    move_over(&source, &[(input, object_of)], 10, "compact").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes with the large graphs: cargo test -p tao --test e2e -- --ignored all_graphs_move_over"]
+async fn all_graphs_move_over() {
+    let (source, inputs) = (Cluster::dev().await, inputs());
+    let loaded: Vec<_> = inputs.iter().map(|input| (input, load(&source, input))).collect();
+    move_over(&source, &loaded, 0, "jsonl").await;
 }

@@ -12,6 +12,7 @@ mod grpcurl;
 mod health;
 mod members;
 mod nodelay;
+mod operators;
 mod pipeline;
 mod security;
 mod several;

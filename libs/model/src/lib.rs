@@ -1,6 +1,7 @@
 //! The vocabulary of tao: ids, objects, associations, positions, tokens, the schema and the limits. No I/O.
 
 pub mod clock;
+pub mod compatibility;
 pub mod cursor;
 pub mod data;
 pub mod error;

@@ -434,7 +434,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// Puts an object and gives it back encoded.
-    fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
+    pub fn put_object(&mut self, id: ObjectId, row: ObjectRow) -> Result<Bytes> {
         let encoded = encode_object(&self.lasting.schema, id, &row)?;
         self.remember_object(id);
         if self.rows.objects.insert(id, row.clone()).is_none() && !self.back.objects.contains_key(&id) {

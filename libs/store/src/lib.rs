@@ -6,6 +6,7 @@ mod backend;
 mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod direct;
 mod draft;
 mod edges;
 mod epoch;

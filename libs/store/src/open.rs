@@ -25,11 +25,11 @@ use crate::sqlite::SqliteBackend;
 use crate::store::Store;
 use crate::working::Working;
 
-const POSTGRES_CLUSTER: &str =
+pub(crate) const POSTGRES_CLUSTER: &str =
     "SELECT id, log::bigint, time_bits::bigint, shard_bits::bigint, sequence_bits::bigint, shards::bigint FROM cluster";
 /// Of both databases.
-const SHARDS: &str = "SELECT CAST(shard AS bigint), CAST(state AS bigint), ids_until FROM shards";
-const SQLITE_CLUSTER: &str = "SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster";
+pub(crate) const SHARDS: &str = "SELECT CAST(shard AS bigint), CAST(state AS bigint), ids_until FROM shards";
+pub(crate) const SQLITE_CLUSTER: &str = "SELECT id, log, time_bits, shard_bits, sequence_bits, shards FROM cluster";
 
 /// What to open.
 #[derive(Clone)]
@@ -382,12 +382,12 @@ pub(crate) async fn migrate_postgres(connection: &mut PgConnection, migrator: &M
     due.as_ref().unwrap_or(migrator).run_direct(None, connection, false).await.map_err(OpenError::Migrate)
 }
 
-async fn has_sqlite_table(pool: &SqlitePool, name: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn has_sqlite_table(pool: &SqlitePool, name: &str) -> Result<bool, sqlx::Error> {
     let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
     Ok(query(sql).bind(name).fetch_one(pool).await?.int(0)? > 0)
 }
 
-async fn has_postgres_table(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn has_postgres_table(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
     let sql =
         "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1";
     Ok(query(sql).bind(name).fetch_one(connection).await?.int(0)? > 0)
@@ -441,6 +441,16 @@ fn check_cluster(options: &OpenOptions, row: &impl Columns, shards: &[impl Colum
         return Err(OpenError::OtherShards { found, expected: options.shards.clone() });
     }
     Ok(ClusterInfo { cluster, log, layout: options.layout })
+}
+
+/// What a database says of itself. Columns as of [`POSTGRES_CLUSTER`].
+pub(crate) fn cluster(row: &impl Columns) -> Result<ClusterInfo, OpenError> {
+    let id = row.bytes(0)?.try_into();
+    let cluster = ClusterId(id.map_err(|_: Vec<u8>| OpenError::Corrupt("its cluster id has not 16 bytes"))?);
+    let bits = |n| Ok::<_, sqlx::Error>(row.int(n)? as u8);
+    let layout = IdLayout::new(bits(2)?, bits(3)?, bits(4)?, row.int(5)? as u32);
+    let layout = layout.map_err(|_| OpenError::Corrupt("its ids have no layout"))?;
+    Ok(ClusterInfo { cluster, log: LogId(row.int(1)? as u32), layout })
 }
 
 fn random_cluster() -> ClusterId {

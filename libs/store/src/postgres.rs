@@ -30,6 +30,7 @@ use crate::store::{AsOf, EdgePage, IntentPage, IntentsWaiting, ListHead, Scan};
 
 pub(crate) use connect::Connector;
 use connect::{Connections, Lease, within};
+pub(crate) use epoch::advance;
 use session::PostgresSession;
 use statistics::Statistics;
 
@@ -58,7 +59,7 @@ impl PostgresBackend {
 }
 
 /// What an error means.
-fn fault(error: &sqlx::Error) -> Fault {
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     rows::fault(error, is_passing)
 }
 

@@ -61,7 +61,17 @@ fn data(row: &impl Columns, n: usize) -> Result<Bytes, Error> {
     }
 }
 
-fn id(row: &impl Columns, n: usize) -> Result<ObjectId, Error> {
+/// The same where it is of another version: as it is then, and nobody can decode it.
+pub(crate) fn any_data(row: &impl Columns, n: usize) -> Result<Bytes, Error> {
+    let raw = row.bytes(n)?;
+    match raw.first() {
+        Some(&DATA_VERSION) => Ok(Bytes::from(raw).slice(1..)),
+        Some(_) => Ok(raw.into()),
+        None => Ok(Bytes::from_static(&[0])),
+    }
+}
+
+pub(crate) fn id(row: &impl Columns, n: usize) -> Result<ObjectId, Error> {
     ObjectId::new(row.int(n)?).ok_or_else(|| Error::Decode("an id that is not positive".into()))
 }
 
@@ -93,10 +103,14 @@ pub(crate) fn shard(row: &impl Columns) -> Result<ShardRow, Error> {
     Ok(ShardRow { shard, is_served: row.int(1)? == SERVED, ids_until: row.int(2)? as u64 })
 }
 
+/// Columns from `n`: id1, atype, id2.
+pub(crate) fn edge_key(row: &impl Columns, n: usize) -> Result<AssocRef, Error> {
+    Ok(AssocRef { id1: id(row, n)?, atype: TypeId(row.int(n + 1)? as u32), id2: id(row, n + 2)? })
+}
+
 /// Columns from `n`: id1, atype, id2, time; at `m`: data.
 pub(crate) fn assoc(row: &impl Columns, n: usize, m: usize) -> Result<(AssocRef, AssocRow), Error> {
-    let at = AssocRef { id1: id(row, n)?, atype: TypeId(row.int(n + 1)? as u32), id2: id(row, n + 2)? };
-    Ok((at, AssocRow { time: row.int(n + 3)? as EdgeTime, data: data(row, m)? }))
+    Ok((edge_key(row, n)?, AssocRow { time: row.int(n + 3)? as EdgeTime, data: data(row, m)? }))
 }
 
 /// Columns from `n`: id1, atype, count, epoch, lsn.

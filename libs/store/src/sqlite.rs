@@ -27,7 +27,7 @@ pub(crate) struct SqliteBackend {
 }
 
 /// What an error means. Codes: busy, locked, read-only, input/output, full, can't open; extended codes have those in their low byte.
-fn fault(error: &sqlx::Error) -> Fault {
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     rows::fault(error, |code| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)))
 }
 
@@ -69,7 +69,7 @@ fn ids<'a>(ids: impl IntoIterator<Item = &'a ObjectId>) -> String {
     format!("[{}]", numbers.join(","))
 }
 
-fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
+pub(crate) fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> String {
     Json::rows(keys.into_iter().map(|a| ([a.id1.get(), i64::from(a.atype.0), a.id2.get()], None)))
 }
 
@@ -237,16 +237,27 @@ impl SqliteBackend {
         if !why.is_due(head) {
             return Ok(head);
         }
-        let now_ms = self.clock.now_ms();
-        let epoch = why.next(head, now_ms);
-        tracing::warn!(?why, %head, epoch, "history was undone: a new epoch begins");
-        let sql = "UPDATE log_head SET epoch = ?1, shards_version = shards_version + 1";
-        query(sql).bind(epoch as i64).execute(&mut *transaction).await?;
-        let sql = "UPDATE shards SET ids_until = ?1 WHERE ids_until < ?1";
-        query(sql).bind((now_ms + IDS_AHEAD_MS) as i64).execute(&mut *transaction).await?;
+        let head = advance(&mut transaction, why, head, &*self.clock).await?;
         transaction.commit().await?;
-        Ok(Position::new(epoch, head.lsn))
+        Ok(head)
     }
+}
+
+/// Begins an epoch in a transaction that holds the log's end; gives that.
+pub(crate) async fn advance(
+    connection: &mut sqlx::SqliteConnection,
+    why: NewEpoch,
+    head: Position,
+    clock: &dyn Clock,
+) -> Result<Position, sqlx::Error> {
+    let now_ms = clock.now_ms();
+    let epoch = why.next(head, now_ms);
+    tracing::warn!(?why, %head, epoch, "history was undone: a new epoch begins");
+    let sql = "UPDATE log_head SET epoch = ?1, shards_version = shards_version + 1";
+    query(sql).bind(epoch as i64).execute(&mut *connection).await?;
+    let sql = "UPDATE shards SET ids_until = ?1 WHERE ids_until < ?1";
+    query(sql).bind((now_ms + IDS_AHEAD_MS) as i64).execute(connection).await?;
+    Ok(Position::new(epoch, head.lsn))
 }
 
 async fn base(connection: &mut sqlx::SqliteConnection) -> Result<Base, sqlx::Error> {

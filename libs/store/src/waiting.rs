@@ -54,6 +54,11 @@ fn server(url: &str) -> Option<String> {
 }
 
 impl OpenError {
+    /// Whether waiting may mend it.
+    pub fn is_passing(&self) -> bool {
+        self.passing().is_some()
+    }
+
     /// Why a PostgreSQL could not be opened, if that may be otherwise in a moment.
     fn passing(&self) -> Option<String> {
         match self {

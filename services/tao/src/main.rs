@@ -1,8 +1,12 @@
 //! tao: a distributed social-graph store. One program: each tier, all of them in one process, and commands for data.
 
+mod archive;
 mod commands;
+mod databases;
 mod load;
 mod roles;
+mod status;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +51,28 @@ enum Command {
     /// Ask a server whether it is ready; exit code 4 when it is not, with what it waits for
     #[command(after_help = "Example, a container's health check:\n  tao health --admin http://127.0.0.1:9464")]
     Health(commands::HealthArgs),
+    /// Show who is there, what lives where, how far each is behind and how many reads caches answer; live with --watch
+    Status(status::StatusArgs),
+    /// Write the whole graph into a folder, as it is at one moment: JSON lines, or packed
+    Export(archive::ExportArgs),
+    /// Put an export into an empty cluster, as it was: ids, versions, times and data
+    Import(archive::ImportArgs),
+    /// Write a packed export, and read it back
+    Backup(archive::BackupArgs),
+    /// Put a cluster back to what a backup holds, and compare every row; what it had is deleted
+    Restore(archive::RestoreArgs),
+    /// Look whether the databases hold what they should: counts, inverses, types, the log; exit code 1 when something is wrong
+    #[command(
+        after_help = "Beside running tiers, on one snapshot of all databases. With --repair, missing inverses and wrong counts are put right.
+
+Examples:
+  tao verify --store postgres://tao@db/tao
+  tao verify --store sqlite:data/tao.db --repair --yes --output json"
+    )]
+    Verify(verify::VerifyArgs),
+    /// Work on schema files
+    #[command(subcommand)]
+    Schema(commands::SchemaCommand),
     /// Show the time, shard and sequence of ids
     Id(commands::IdArgs),
     /// Print completions for a shell
@@ -78,6 +104,13 @@ fn main() -> ExitCode {
         Command::Completions { shell } => return finish(completions(shell).map(|()| ExitCode::SUCCESS)),
         Command::Audit(args) => return finish(commands::audit(&args)),
         Command::Health(args) => return finish(commands::health(&args).map(|()| ExitCode::SUCCESS)),
+        Command::Status(args) => return finish(status::status(&args)),
+        Command::Export(args) => return finish(archive::export(&args)),
+        Command::Import(args) => return finish(archive::import(&args)),
+        Command::Backup(args) => return finish(archive::backup(&args)),
+        Command::Restore(args) => return finish(archive::restore(&args)),
+        Command::Verify(args) => return finish(verify::verify(&args)),
+        Command::Schema(command) => return finish(commands::schema(&command)),
         Command::Watch(args) => return finish(commands::watch(args).map(|()| ExitCode::SUCCESS)),
         Command::Id(args) => return finish(commands::id(&args).map(|()| ExitCode::SUCCESS)),
         Command::Graph(command) => return finish(command.run().map(|()| ExitCode::SUCCESS)),

@@ -91,7 +91,8 @@ pub(crate) async fn begin(connection: &mut PgConnection, why: NewEpoch, clock: &
     Ok(head)
 }
 
-async fn advance(
+/// Begins an epoch in a transaction that holds the log's end; gives that.
+pub(crate) async fn advance(
     connection: &mut PgConnection,
     why: NewEpoch,
     head: Position,

@@ -1,13 +1,15 @@
 //! Commands for people without grpcurl: one call each, through the Rust client.
 
 mod audit;
+mod confirm;
 mod failure;
 mod health;
-mod http;
+pub mod http;
 mod id;
 mod objects;
 mod output;
-mod time;
+mod schema;
+pub mod time;
 mod tls;
 mod values;
 mod watch;
@@ -23,11 +25,13 @@ use tao_client::v1::{
 use tao_client::{Client, ClientOptions, Session};
 
 pub use audit::{AuditArgs, audit};
+pub use confirm::confirm;
 pub use failure::{EXIT_CODES, Failure};
 pub use health::{HealthArgs, health};
 pub use id::{IdArgs, id};
 use output::Answer;
-pub use output::{Format, show};
+pub use output::{Format, show, show_more};
+pub use schema::{SchemaCommand, schema};
 pub use tls::TlsArgs;
 use values::{Field, Sum};
 pub use watch::{WatchArgs, watch};

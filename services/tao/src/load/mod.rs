@@ -2,11 +2,11 @@
 
 mod edge_list;
 mod input;
-mod progress;
+pub mod progress;
 mod report;
 mod spans;
 mod state;
-mod stop;
+pub mod stop;
 #[cfg(test)]
 mod tests;
 mod writer;
