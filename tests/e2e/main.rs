@@ -13,6 +13,7 @@ mod members;
 mod nodelay;
 mod pipeline;
 mod several;
+mod traces;
 mod versions;
 mod waiting;
 mod watch;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
+use tao_trace::slow::Told;
 use tonic::Code;
 
 use crate::metrics::DURATIONS;
@@ -153,6 +154,11 @@ impl Method {
 }
 
 impl MethodSeries {
+    /// What a slow call of it was, for the log.
+    pub fn told(self, code: Code) -> Told {
+        Told { call: format!("{}/{}", self.0.service, self.0.name), code: format!("{code:?}") }
+    }
+
     /// Counts one call.
     pub fn record(self, code: Code, took: Duration) {
         let Some(stripes) = self.0.by_code.get(code as usize) else { return };

@@ -13,7 +13,6 @@ pub mod reflection;
 pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
-pub mod trace;
 pub mod units;
 pub mod workers;
 
@@ -21,6 +20,7 @@ mod activity;
 mod connection;
 mod inline;
 mod layer;
+mod logs;
 mod outbox;
 
 pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};

@@ -75,6 +75,10 @@ fn ids(ids: &[ObjectId]) -> Vec<i64> {
 
 #[async_trait]
 impl Backend for PostgresBackend {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
     async fn session(&self) -> Result<Box<dyn Session>, Fault> {
         Ok(Box::new(PostgresSession::new(&self.writers).await?))
     }

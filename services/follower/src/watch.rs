@@ -14,7 +14,7 @@ use tao_model::id::{EPOCH_MS, IdParts};
 use tao_model::{Error, LogId, Position, Result, Schema, Token, Violations};
 use tao_proto::{Answer, error, internal, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits, Op};
-use tao_runtime::{Ending, trace};
+use tao_runtime::Ending;
 use tao_topology::ClusterMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep_until, timeout_at};
@@ -111,7 +111,7 @@ async fn begin(
     request: &v1::WatchRequest,
 ) -> Result<Watching> {
     let map = executor.map()?;
-    let context = CallContext::from_metadata(metadata, &NO_DEADLINE, trace::current_traceparent())?;
+    let context = CallContext::from_metadata(metadata, &NO_DEADLINE, tao_trace::current())?;
     let mut violations = Violations::default();
     let mut token = session::token(map, &request.session_token, metadata, &mut violations)?;
     let filter = Filter::new(request, &executor.door(map), &mut violations);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,6 +14,7 @@ use tao_model::{Clock, Schema, SystemClock};
 use tao_runtime::config::{self, ConfigError};
 use tao_runtime::telemetry::{self, LogFormat, TelemetryOptions};
 use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
+use tao_trace::slow;
 use tokio::net::TcpListener;
 
 /// Options that all servers share.
@@ -50,6 +52,9 @@ pub struct CommonOptions {
     /// The share of requests that are traced, 0 to 1, where their caller does not decide [default: 1]
     #[arg(long, env = "TAO_TRACE_RATIO", value_name = "RATIO")]
     trace_ratio: Option<f64>,
+    /// Milliseconds from which on a request is logged as slow; 0: none is [default: 1000]
+    #[arg(long, env = "TAO_SLOW_REQUEST_MS", value_name = "MS")]
+    slow_request_ms: Option<f64>,
 }
 
 /// A configuration file: one for all tiers.
@@ -76,6 +81,7 @@ impl CommonOptions {
             log: self.log.or(lower.log),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             trace_ratio: self.trace_ratio.or(lower.trace_ratio),
+            slow_request_ms: self.slow_request_ms.or(lower.slow_request_ms),
         }
     }
 }
@@ -86,6 +92,7 @@ pub struct Common {
     admin_listen: SocketAddr,
     workers: Option<NonZeroUsize>,
     telemetry: TelemetryOptions,
+    slow_requests: Option<Duration>,
 }
 
 /// Everything that tiers are run with.
@@ -130,6 +137,12 @@ impl CommonArgs {
         if !(0.0..=1.0).contains(&ratio) {
             problems.push(format!("trace_ratio: {ratio} is not within 0 to 1"));
         }
+        let slow_ms = options.slow_request_ms.unwrap_or(1_000.0);
+        let slow_requests = Duration::try_from_secs_f64(slow_ms / 1_000.0).ok();
+        if slow_requests.is_none() {
+            problems.push(format!("slow_request_ms: {slow_ms} is no number of milliseconds"));
+        }
+        let slow_requests = slow_requests.filter(|slow| !slow.is_zero());
         let (Some(schema), Some(tier), true) = (schema, tier, problems.is_empty()) else {
             return Err(ConfigError { problems });
         };
@@ -139,7 +152,7 @@ impl CommonArgs {
         telemetry.otlp_endpoint = options.otlp_endpoint;
         telemetry.sample_ratio = ratio;
         let admin_listen = options.admin_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9464)));
-        Ok((Common { schema, admin_listen, workers: options.workers, telemetry }, tier))
+        Ok((Common { schema, admin_listen, workers: options.workers, telemetry, slow_requests }, tier))
     }
 }
 
@@ -161,6 +174,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     let ended = runtime.block_on(async {
         let metrics = MetricsHandle::install();
         let telemetry = telemetry::init(&common.telemetry)?;
+        slow::log_from(common.slow_requests);
         let shutdown = Shutdown::on_signal().context("can't listen for signals")?;
         let readiness = Readiness::new();
         readiness.close_on(&shutdown);
@@ -171,6 +185,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         tracing::info!(address = %admin, "listening for probes and metrics");
         let (ended, admin_shutdown) = Shutdown::new();
         let routes = AdminRoutes::default();
+        telemetry.answer_operators(&routes);
         let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, routes.clone(), admin_shutdown));
         let workers = Workers::new("tao-worker", common.workers).context("can't start worker threads")?;
         let server = Server {
