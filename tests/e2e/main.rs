@@ -10,6 +10,7 @@ mod graph;
 mod grpcurl;
 mod health;
 mod members;
+mod monitoring;
 mod nodelay;
 mod pipeline;
 mod several;

@@ -94,6 +94,10 @@ pub(crate) struct ServerMetrics {
 
 impl ServerMetrics {
     fn new(tier: &'static str) -> Self {
+        // Shown before there are any: those that somebody is to be told of.
+        for reason in ["INTERNAL", "UNAVAILABLE", "OVERLOADED", "DEADLINE_EXCEEDED"] {
+            counter!("tier_server_errors_total", "tier" => tier, "reason" => reason).increment(0);
+        }
         Self {
             tier,
             durations: OP_NAMES.map(|op| histogram!("tier_server_duration_seconds", "tier" => tier, "op" => op)),

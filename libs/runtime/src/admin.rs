@@ -197,3 +197,25 @@ fn ready(readiness: &Readiness) -> impl IntoResponse + use<> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_the_machine_itself_is_for_nobody_else() {
+        let routes = AdminRoutes::default();
+        routes.post("/audit", async |_| AdminAnswer::Text(String::new()));
+        routes.local_get("/profile", async |_| AdminAnswer::Text(String::new()));
+        routes.local_put("/profile", async |_| AdminAnswer::Text(String::new()));
+        let ask = |method: http::Method, path, from: &str| routes.find(&method, path, from.parse().unwrap()).err();
+        assert_eq!(ask(http::Method::POST, "/audit", "10.0.0.1"), None);
+        for from in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(ask(http::Method::GET, "/profile", from), None);
+            assert_eq!(ask(http::Method::PUT, "/profile", from), None);
+        }
+        assert_eq!(ask(http::Method::GET, "/profile", "10.0.0.1"), Some(StatusCode::FORBIDDEN));
+        assert_eq!(ask(http::Method::POST, "/profile", "127.0.0.1"), Some(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(ask(http::Method::GET, "/nothing", "127.0.0.1"), Some(StatusCode::NOT_FOUND));
+    }
+}

@@ -8,6 +8,7 @@ pub mod durations;
 pub mod health;
 pub mod listener;
 pub mod metrics;
+pub mod profile;
 pub mod readiness;
 pub mod reflection;
 pub mod serve;
@@ -22,6 +23,7 @@ mod inline;
 mod layer;
 mod logs;
 mod outbox;
+mod usage;
 
 pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
 pub use connection::Ending;

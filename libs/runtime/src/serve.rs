@@ -82,6 +82,8 @@ pub async fn serve<L: Listener>(
     let _dropped_with_the_server = kill.clone().drop_guard();
     let gauge = metrics::gauge!("server_connections");
     let refused = metrics::counter!("server_connections_refused_total");
+    // Shown before there are any.
+    refused.increment(0);
     let mut begun = pin!(shutdown.wait());
     let broken = loop {
         let accepted = tokio::select! {

@@ -14,6 +14,7 @@ use metrics::{Histogram, histogram};
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Clock, Error, LogId, Position};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::backend::{Backend, Base, Begun, Fault, Rows, Session, Transaction, WriteBack};
 use crate::batch::Lasting;
@@ -51,11 +52,17 @@ pub(crate) struct LaneMetrics {
     batch: Histogram,
     /// Seconds until a write is taken into one.
     queue: Histogram,
+    /// Seconds that a batch takes to be written.
+    commit: Histogram,
 }
 
 impl LaneMetrics {
     pub fn new() -> Self {
-        Self { batch: histogram!("tao_store_batch_writes"), queue: histogram!("tao_store_queue_seconds") }
+        Self {
+            batch: histogram!("tao_store_batch_writes"),
+            queue: histogram!("tao_store_queue_seconds"),
+            commit: histogram!("tao_store_commit_duration_seconds"),
+        }
     }
 }
 
@@ -255,7 +262,12 @@ impl Lane {
         let session = draft.session.take()?;
         let spans = stage::statement(&draft.jobs, "COMMIT", self.backend.system());
         let landing = session.swap(base, back.clone());
-        let landing = if spans.is_empty() { landing } else { landing.inspect(move |_| drop(spans)).boxed() };
+        let (began, commit) = (Instant::now(), self.metrics.commit.clone());
+        let landing = landing.inspect(move |_| {
+            commit.record(began.elapsed());
+            drop(spans);
+        });
+        let landing = landing.boxed();
         Some(Flight { draft, before: Before { base, back }, landing })
     }
 

@@ -74,6 +74,7 @@ pub async fn run<L: Listener>(
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),
             tier: "follower",
+            log: place.id.0,
         });
         logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
     }

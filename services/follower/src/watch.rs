@@ -52,6 +52,10 @@ pub struct Watches {
 impl Watches {
     /// At most so many at once.
     pub fn new(limit: usize) -> Self {
+        // Shown before there are any.
+        metrics::gauge!("tao_watch_streams").set(0.0);
+        metrics::counter!("tao_watch_changes_total").increment(0);
+        metrics::counter!("tao_watch_resumes_total").increment(0);
         Self { places: Arc::new(Semaphore::new(limit)), limit }
     }
 

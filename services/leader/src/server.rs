@@ -57,6 +57,7 @@ pub async fn run<L: Listener>(
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),
             tier: "leader",
+            log: place.id.0,
         });
         let shards = Shards::new(servers, place.id, topology.some_shard(n), limits);
         logs.push(Log::new(place.id, memory, shards, Ring::new(config.stream_bytes)));

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tao_model::{Clock, Schema, SystemClock};
 use tao_runtime::config::{self, ConfigError};
 use tao_runtime::telemetry::{self, LogFormat, TelemetryOptions};
-use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
+use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, profile, serve_admin};
 use tao_trace::slow;
 use tokio::net::TcpListener;
 
@@ -40,6 +40,9 @@ pub struct CommonOptions {
     /// Threads that serve connections [default: one a core]
     #[arg(long, env = "TAO_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// Whether there are metrics; what they cost can be seen without them [default: true]
+    #[arg(long, env = "TAO_METRICS", value_name = "BOOL")]
+    metrics: Option<bool>,
     /// How logs look: text or json [default: text]
     #[arg(long, env = "TAO_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -77,6 +80,7 @@ impl CommonOptions {
             schema: self.schema.or(lower.schema),
             admin_listen: self.admin_listen.or(lower.admin_listen),
             workers: self.workers.or(lower.workers),
+            metrics: self.metrics.or(lower.metrics),
             log_format: self.log_format.or(lower.log_format),
             log: self.log.or(lower.log),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
@@ -93,6 +97,7 @@ pub struct Common {
     workers: Option<NonZeroUsize>,
     telemetry: TelemetryOptions,
     slow_requests: Option<Duration>,
+    metrics: bool,
 }
 
 /// Everything that tiers are run with.
@@ -152,7 +157,8 @@ impl CommonArgs {
         telemetry.otlp_endpoint = options.otlp_endpoint;
         telemetry.sample_ratio = ratio;
         let admin_listen = options.admin_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9464)));
-        Ok((Common { schema, admin_listen, workers: options.workers, telemetry, slow_requests }, tier))
+        let metrics = options.metrics.unwrap_or(true);
+        Ok((Common { metrics, schema, admin_listen, workers: options.workers, telemetry, slow_requests }, tier))
     }
 }
 
@@ -172,7 +178,8 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
     let ended = runtime.block_on(async {
-        let metrics = MetricsHandle::install();
+        let metrics = if common.metrics { MetricsHandle::install() } else { MetricsHandle::off() };
+        super::metrics::describe();
         let telemetry = telemetry::init(&common.telemetry)?;
         slow::log_from(common.slow_requests);
         let shutdown = Shutdown::on_signal().context("can't listen for signals")?;
@@ -186,6 +193,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         let (ended, admin_shutdown) = Shutdown::new();
         let routes = AdminRoutes::default();
         telemetry.answer_operators(&routes);
+        profile::answer_operators(&routes);
         let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, routes.clone(), admin_shutdown));
         let workers = Workers::new("tao-worker", common.workers).context("can't start worker threads")?;
         let server = Server {
