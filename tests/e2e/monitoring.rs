@@ -236,6 +236,7 @@ async fn operators_change_logs_and_take_profiles() -> Result<()> {
         "{top}{}",
         String::from_utf8_lossy(&profile.stderr)
     );
+    assert!(!top.contains("trace_unsynchronized"), "the profiler shows itself: {top}");
     println!("{}", top.lines().take(12).collect::<Vec<_>>().join("\n"));
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pprof::ProfilerGuardBuilder;
 use pprof::protos::Message as _;
+use pprof::{Frames, ProfilerGuardBuilder};
 use tokio::sync::Mutex;
 
 use crate::admin::{AdminAnswer, AdminQuery, AdminRoutes};
@@ -48,8 +48,17 @@ async fn take(time: Duration) -> pprof::Result<Vec<u8>> {
     tokio::time::sleep(time).await;
     // Names are looked up here, which takes a while.
     let made = tokio::task::spawn_blocking(move || {
-        let profile = guard.report().build()?.pprof()?;
+        let mut report = guard.report();
+        report.frames_post_processor(without_own);
+        let profile = report.build()?.pprof()?;
         Ok(profile.encode_to_vec())
     });
     made.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
+}
+
+/// The innermost frames are those of the profiler.
+fn without_own(stack: &mut Frames) {
+    let is_own = |name: &str| name.contains("pprof::backtrace") || name.starts_with("backtrace::");
+    let own = stack.frames.iter().take_while(|frame| frame.iter().any(|symbol| is_own(&symbol.name()))).count();
+    stack.frames.drain(..own);
 }
