@@ -230,9 +230,10 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         let need = Need { floor, newest: fetched, staleness_ms };
         let deadline = U::deadline(&read.context);
         let start = || {
-            let (shared, context) = (self.shared.clone(), U::traced(&read.context, span.context()));
-            let (mode, span) = (read.mode, span.clone());
-            async move { shared.fetch(key, fetched, floor, mode, goes_past, &context, span).await }
+            let shared = self.shared.clone();
+            let ask = Read { floor, mode: read.mode, context: U::traced(&read.context, span.context()) };
+            let span = span.clone();
+            async move { shared.fetch(key, fetched, goes_past, ask, span).await }
         };
         // A flight that began earlier may have read before what this caller must see, which no floor tells here.
         let answer = async { if goes_past { start().await } else { self.flights.fly(key, need, start).await } };
@@ -292,18 +293,17 @@ impl<U: Upstream, R: SharedCache> Shared<U, R> {
         &self,
         key: Key,
         newest: usize,
-        floor: Position,
-        mode: Mode,
         goes_past: bool,
-        context: &U::Context,
+        ask: Read<U::Context>,
         span: Span,
     ) -> Result<Fresh<Entry>> {
+        let Read { floor, mode, context } = ask;
         if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor, mode, span.context()).await {
             span.set(FOUND_IN, "redis");
             return Ok(found);
         }
         span.set(FOUND_IN, "none");
-        let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, context).await?;
+        let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, &context).await?;
         let (as_of, value) = (reply.as_of, answer(key, reply.value)?);
         if as_of < floor {
             return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));

@@ -2,50 +2,57 @@
 
 use std::time::Duration;
 
-use tao_trace::{Kind, Span};
+use tao_trace::{Kind, Span, TraceContext};
 use tokio::time::Instant;
 
 use crate::jobs::{Job, Queued};
 use crate::store::WriteContext;
 
-/// What came with a write, and the span of the stage that it is in.
+/// What came with a write, and how far it is.
 pub(crate) struct Staged {
     pub idempotency_key: Option<String>,
     pub deadline: Option<Instant>,
-    context: tao_trace::TraceContext,
-    queued: Instant,
+    /// Until it is taken.
+    queued: Option<Instant>,
+    /// Of one that is sampled.
+    traced: Option<Box<Traced>>,
+}
+
+struct Traced {
+    parent: TraceContext,
+    /// Of the stage that it is in.
     span: Span,
-    is_taken: bool,
 }
 
 impl From<WriteContext> for Staged {
     fn from(WriteContext { idempotency_key, deadline, trace }: WriteContext) -> Self {
-        let span = trace.span("lane queue", Kind::Internal);
-        Self { idempotency_key, deadline, context: trace, queued: Instant::now(), span, is_taken: false }
+        let traced = trace.is_sampled().then(|| {
+            let span = trace.span("lane queue", Kind::Internal);
+            Box::new(Traced { parent: trace, span })
+        });
+        Self { idempotency_key, deadline, queued: Some(Instant::now()), traced }
     }
 }
 
 impl Staged {
     /// The lane has taken it; how long it has waited, the first time.
     pub fn take(&mut self) -> Option<Duration> {
-        if std::mem::replace(&mut self.is_taken, true) {
-            return None;
+        let queued = self.queued.take()?;
+        if let Some(traced) = &mut self.traced {
+            traced.span = traced.parent.span("lane commit", Kind::Internal);
         }
-        self.span = self.context.span("lane commit", Kind::Internal);
-        Some(self.queued.elapsed())
+        Some(queued.elapsed())
     }
 }
 
 /// Spans of one statement, for each write of a batch that is traced. They end when they are dropped.
 pub(crate) fn statement(jobs: &[Queued], name: &str, system: &'static str) -> Vec<Span> {
-    let of = |(job, _): &Queued| match job {
-        Job::Write(_, staged, _) if staged.span.is_recorded() => {
-            let span = staged.span.context().span(name, Kind::Client);
-            span.set("db.system.name", system);
-            span.set("db.operation.batch.size", jobs.len() as i64);
-            Some(span)
-        }
-        Job::Write(..) | Job::Allocate(..) | Job::Delivered(..) => None,
+    let of = |(job, _): &Queued| {
+        let Job::Write(_, Staged { traced: Some(traced), .. }, _) = job else { return None };
+        let span = traced.span.context().span(name, Kind::Client);
+        span.set("db.system.name", system);
+        span.set("db.operation.batch.size", jobs.len() as i64);
+        Some(span)
     };
     jobs.iter().filter_map(of).collect()
 }
