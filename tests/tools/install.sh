@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests and the linters need, where it is absent:
 #
-#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, grpcurl, kustomize, checkers of manifests, and the stubs
-#                                  of the examples in the languages that are installed
+#   tests/tools/install.sh tests   PostgreSQL 15 or newer, redis-server, prometheus, grpcurl, kustomize, checkers of manifests, and
+#                                  the stubs of the examples in the languages that are installed
 #   tests/tools/install.sh k8s     containerd, runc, buildah and what a Kubernetes needs on a node, and the Kubernetes
 #   tests/tools/install.sh lint    buf, shellcheck, cargo-deny
 #   tests/tools/install.sh fuzz    cargo-fuzz
@@ -76,13 +76,14 @@ need_servers() {
   local missing=()
   has_postgres || missing+=(postgresql)
   has redis-server || missing+=(redis-server)
+  { has prometheus && has promtool; } || missing+=(prometheus)
   [ "${#missing[@]}" -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && has apt-get; then
     install_packages "${missing[@]}"
     has_postgres || fail "this system's PostgreSQL is older than $OLDEST_POSTGRES: install a newer one"
   else
-    fail "please install: PostgreSQL $OLDEST_POSTGRES or newer, redis-server (Debian: sudo apt-get install" \
-      "postgresql redis-server; macOS: brew install postgresql redis)"
+    fail "please install: PostgreSQL $OLDEST_POSTGRES or newer, redis-server, prometheus with promtool (Debian: sudo" \
+      "apt-get install postgresql redis-server prometheus; macOS: brew install postgresql redis prometheus)"
   fi
 }
 

@@ -1,7 +1,9 @@
 //! What the caches count. Metrics are looked up once, when a cache is made: that costs more than a hit does. The process's recorder must
 //! have been installed before.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 use tao_model::Key;
 
@@ -92,6 +94,9 @@ impl Drop for Published {
 pub(crate) struct StreamCounts {
     pub fills_refused: Counter,
     pub applied_lsn: Gauge,
+    /// Seconds since 1970 up to which all is applied.
+    fresh: Gauge,
+    delay: Histogram,
     pub resumes: Counter,
     first: Counter,
     again: Counter,
@@ -99,15 +104,26 @@ pub(crate) struct StreamCounts {
 }
 
 impl StreamCounts {
-    pub fn new(tier: &'static str) -> Self {
+    pub fn new(tier: &'static str, log: u32) -> Self {
+        let labels = [("tier", tier.to_owned()), ("log", log.to_string())];
         let resets = |cause: &'static str| counter!("tao_cache_resets_total", "tier" => tier, "cause" => cause);
         Self {
             fills_refused: counter!("tao_cache_fills_refused_total", "tier" => tier),
-            applied_lsn: gauge!("tao_cache_applied_lsn", "tier" => tier),
+            applied_lsn: gauge!("tao_cache_applied_lsn", &labels),
+            fresh: gauge!("tao_cache_fresh_timestamp_seconds", &labels),
+            delay: histogram!("tao_cache_stream_delay_seconds", &labels),
             resumes: counter!("tao_cache_resumes_total", "tier" => tier),
             first: resets("first"),
             again: resets("again"),
             epoch: resets("epoch"),
+        }
+    }
+
+    /// The stream vouches for everything up to a time of the storage shard's clock.
+    pub fn heard(&self, time_ms: u64, now_ms: u64) {
+        if time_ms > 0 {
+            self.fresh.set(time_ms as f64 / 1_000.0);
+            self.delay.record(Duration::from_millis(now_ms.saturating_sub(time_ms)));
         }
     }
 

@@ -34,6 +34,8 @@ pub struct CacheOptions {
     pub clock: Arc<dyn Clock>,
     /// The tier, as a label of metrics.
     pub tier: &'static str,
+    /// The log, as a label of metrics.
+    pub log: u32,
 }
 
 /// A piece that does not follow what was applied: the stream must be begun again.
@@ -99,7 +101,7 @@ impl MemoryCache {
             newest: Mutex::new(Position::ZERO),
             clock: options.clock,
             tier: options.tier,
-            counts: StreamCounts::new(options.tier),
+            counts: StreamCounts::new(options.tier, options.log),
             reads: Reads::new(),
             published: Published::new(options.tier),
             moved: Notify::new(),
@@ -324,6 +326,7 @@ impl MemoryCache {
         let stream = if is_off(Rule::HeartbeatClaimsNothing) { self.stream.load() } else { self.follows(position)? };
         let claimed = if is_off(Rule::HeartbeatClaimsNothing) { position } else { stream.applied };
         self.move_on(stream, Stream { heartbeat_ms: time_ms, applied: stream.applied.max(claimed), ..stream })?;
+        self.counts.heard(time_ms, self.clock.now_ms());
         self.publish();
         Ok(())
     }

@@ -7,6 +7,7 @@ use tao_model::limits::MAX_LIMIT;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ChangeKind, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
 use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
+use tao_trace::{Kind, Span, TraceContext};
 use tokio::time::{Instant, timeout_at};
 
 use crate::counts::Level;
@@ -23,6 +24,9 @@ pub const MIN_FETCHED: usize = 64;
 /// reader saves.
 const MAX_REFRESHED: usize = 4 * 1024;
 
+/// Where a span's value was: in `memory`, in `redis`, or in `none` of this tier's caches. Not said of a read that joined another's.
+const FOUND_IN: &str = "tao.cache.found_in";
+
 /// The next tier.
 pub trait Upstream: Send + Sync + 'static {
     /// What a call carries beside its floor.
@@ -30,6 +34,16 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// Until when a caller waits.
     fn deadline(context: &Self::Context) -> Instant;
+
+    /// The span that a caller has.
+    fn trace(_: &Self::Context) -> TraceContext {
+        TraceContext::NONE
+    }
+
+    /// The same caller, within a span of its own.
+    fn traced(context: &Self::Context, _: TraceContext) -> Self::Context {
+        context.clone()
+    }
 
     /// A read of `owner`'s shard, answered at or above `floor`: the answer, and the freshness that the tier vouches for.
     fn read(
@@ -192,6 +206,8 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
 
     async fn read(&self, key: Key, newest: usize, read: Read<U::Context>) -> Result<Fresh<Entry>> {
         let memory = &self.shared.memory;
+        let span = U::trace(&read.context)
+            .span(if let Key::Object(_) = key { "cache object" } else { "cache list" }, Kind::Internal);
         let (goes_past, staleness_ms) = match read.mode {
             Mode::Cached => (false, None),
             Mode::MaxStaleness(ms) => (!memory.is_within(ms), Some(ms)),
@@ -203,6 +219,7 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
             match memory.lookup_within(&key, newest, read.floor, staleness_ms) {
                 Lookup::Hit(value, as_of) => {
                     memory.reads().hit(&key);
+                    span.set(FOUND_IN, "memory");
                     return Ok(Fresh { as_of, value });
                 }
                 Lookup::Miss(floor) => floor,
@@ -213,9 +230,10 @@ impl<U: Upstream, R: SharedCache> CachedReader<U, R> {
         let need = Need { floor, newest: fetched, staleness_ms };
         let deadline = U::deadline(&read.context);
         let start = || {
-            let (shared, context) = (self.shared.clone(), read.context.clone());
-            let mode = read.mode;
-            async move { shared.fetch(key, fetched, floor, mode, goes_past, &context).await }
+            let shared = self.shared.clone();
+            let ask = Read { floor, mode: read.mode, context: U::traced(&read.context, span.context()) };
+            let span = span.clone();
+            async move { shared.fetch(key, fetched, goes_past, ask, span).await }
         };
         // A flight that began earlier may have read before what this caller must see, which no floor tells here.
         let answer = async { if goes_past { start().await } else { self.flights.fly(key, need, start).await } };
@@ -275,15 +293,17 @@ impl<U: Upstream, R: SharedCache> Shared<U, R> {
         &self,
         key: Key,
         newest: usize,
-        floor: Position,
-        mode: Mode,
         goes_past: bool,
-        context: &U::Context,
+        ask: Read<U::Context>,
+        span: Span,
     ) -> Result<Fresh<Entry>> {
-        if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor, mode).await {
+        let Read { floor, mode, context } = ask;
+        if !goes_past && let Some(found) = self.look_into_redis(key, newest, floor, mode, span.context()).await {
+            span.set(FOUND_IN, "redis");
             return Ok(found);
         }
-        let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, context).await?;
+        span.set(FOUND_IN, "none");
+        let reply = self.upstream.read(key.owner(), question(key, newest), floor, mode, &context).await?;
         let (as_of, value) = (reply.as_of, answer(key, reply.value)?);
         if as_of < floor {
             return Err(Error::unavailable(format!("the tier behind has seen {as_of}, and {floor} is asked for")));
@@ -297,10 +317,22 @@ impl<U: Upstream, R: SharedCache> Shared<U, R> {
     }
 
     /// Rule 8: a value of Redis is believed only under rule 4, tested after it arrived.
-    async fn look_into_redis(&self, key: Key, newest: usize, floor: Position, mode: Mode) -> Option<Fresh<Entry>> {
+    async fn look_into_redis(
+        &self,
+        key: Key,
+        newest: usize,
+        floor: Position,
+        mode: Mode,
+        trace: TraceContext,
+    ) -> Option<Fresh<Entry>> {
         let redis = self.redis.as_ref()?;
         let counts = self.redis_counts.of(&key);
-        let Some((stored, entry)) = redis.get(key).await else {
+        let span = trace.span("GET", Kind::Client);
+        span.set("db.system.name", "redis");
+        let got = redis.get(key).await;
+        span.set("tao.found", got.is_some());
+        drop(span);
+        let Some((stored, entry)) = got else {
             counts.misses.increment(1);
             return None;
         };

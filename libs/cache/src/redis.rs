@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use metrics::counter;
 use tao_model::{ClusterId, Key, Position};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -89,6 +90,9 @@ impl RedisCache {
         tokio::spawn(write_behind(link.clone(), queue));
         let (reads, asked) = mpsc::unbounded_channel();
         tokio::spawn(read_together(link.clone(), asked));
+        // Shown before there are any.
+        counter!("tao_cache_redis_errors_total").increment(0);
+        counter!("tao_cache_redis_writes_dropped_total").increment(0);
         let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
         Ok(Self { link, prefix: OnceLock::new(), schema: 0, reads, writes, room, connecting })
     }
@@ -114,7 +118,7 @@ impl RedisCache {
 
     fn enqueue(&self, write: Write) {
         if self.link.is_up() && self.writes.try_send(write).is_err() {
-            metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1);
+            counter!("tao_cache_redis_writes_dropped_total").increment(1);
         }
     }
 }
@@ -142,7 +146,7 @@ impl SharedCache for RedisCache {
         if value.len() <= MAX_VALUE {
             match self.room.clone().try_acquire_many_owned(value.len() as u32) {
                 Ok(share) => self.enqueue(Write::Set(name, as_of, value, share)),
-                Err(_) => metrics::counter!("tao_cache_redis_writes_dropped_total").increment(1),
+                Err(_) => counter!("tao_cache_redis_writes_dropped_total").increment(1),
             }
         }
     }

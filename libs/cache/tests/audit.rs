@@ -44,7 +44,7 @@ struct Tier {
 
 /// The stream began at 1:100 and has come to 1:120.
 fn tier() -> Tier {
-    let options = CacheOptions { capacity_bytes: 1 << 24, clock: Arc::new(SystemClock), tier: "test" };
+    let options = CacheOptions { capacity_bytes: 1 << 24, clock: Arc::new(SystemClock), tier: "test", log: 0 };
     let memory = MemoryCache::new(options);
     memory.start(at(100));
     memory.apply_stream(at(100), &[other(120)]).unwrap();

@@ -31,7 +31,7 @@ fn at(lsn: u64) -> Position {
 }
 
 fn cache(capacity_bytes: u64) -> MemoryCache {
-    let cache = MemoryCache::new(CacheOptions { capacity_bytes, clock: Arc::new(SystemClock), tier: "test" });
+    let cache = MemoryCache::new(CacheOptions { capacity_bytes, clock: Arc::new(SystemClock), tier: "test", log: 0 });
     cache.start(at(0));
     cache
 }

@@ -98,7 +98,7 @@ fn reads(random: &mut Random) -> Vec<Key> {
 }
 
 fn cache(capacity_bytes: u64) -> CachedReader<Nobody> {
-    let memory = MemoryCache::new(CacheOptions { capacity_bytes, clock: Arc::new(SystemClock), tier: "test" });
+    let memory = MemoryCache::new(CacheOptions { capacity_bytes, clock: Arc::new(SystemClock), tier: "test", log: 0 });
     memory.start(Position::new(1, 1));
     CachedReader::new(memory, None, Nobody)
 }

@@ -55,8 +55,12 @@ fn nanoseconds(threads: u64, read: impl Fn(ObjectId) + Sync) -> f64 {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn cost() {
-    let memory =
-        MemoryCache::new(CacheOptions { capacity_bytes: 1 << 30, clock: Arc::new(SystemClock), tier: "measured" });
+    let memory = MemoryCache::new(CacheOptions {
+        capacity_bytes: 1 << 30,
+        clock: Arc::new(SystemClock),
+        tier: "measured",
+        log: 0,
+    });
     let at = Position::new(1, 5);
     memory.start(at);
     let edge = |n| Edge { id2: id(u64::from(n)), time: n, data: Bytes::new() };

@@ -65,7 +65,7 @@ struct Tier {
 
 impl Tier {
     fn new(answers: impl IntoIterator<Item = Result<Fresh<ReplyBody>>>, gate: Option<Semaphore>) -> Self {
-        let options = CacheOptions { capacity_bytes: 1 << 26, clock: Arc::new(SystemClock), tier: "test" };
+        let options = CacheOptions { capacity_bytes: 1 << 26, clock: Arc::new(SystemClock), tier: "test", log: 0 };
         let memory = MemoryCache::new(options);
         memory.start(at(100));
         let answers = Mutex::new(answers.into_iter().collect());

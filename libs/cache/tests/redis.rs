@@ -50,7 +50,8 @@ struct Follower {
 
 /// A follower whose stream began at `start`, behind a leader at `head`.
 fn follower(redis: &str, start: u64, head: u64) -> Follower {
-    let memory = MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: Arc::new(SystemClock), tier: "test" });
+    let memory =
+        MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: Arc::new(SystemClock), tier: "test", log: 0 });
     memory.start(at(start));
     let asked = Arc::new(AtomicUsize::new(0));
     let leader = Leader { asked: asked.clone(), head: at(head) };

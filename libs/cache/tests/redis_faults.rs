@@ -96,8 +96,12 @@ struct Follower {
 impl Follower {
     /// Its memory holds few objects, so that Redis is asked; its stream begins where another's would after a restart: earlier.
     fn new(redis: &str, log: &Arc<Mutex<Log>>, start: u64) -> Self {
-        let memory =
-            MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: Arc::new(SystemClock), tier: "test" });
+        let memory = MemoryCache::new(CacheOptions {
+            capacity_bytes: 1 << 20,
+            clock: Arc::new(SystemClock),
+            tier: "test",
+            log: 0,
+        });
         memory.start(at(start));
         let asked = Arc::<AtomicUsize>::default();
         let leader = Leader { log: log.clone(), asked: asked.clone() };

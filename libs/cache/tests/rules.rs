@@ -25,7 +25,7 @@ impl Clock for Hand {
 }
 
 fn cache_at(clock: &Arc<Hand>) -> MemoryCache {
-    MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: clock.clone(), tier: "test" })
+    MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: clock.clone(), tier: "test", log: 0 })
 }
 
 /// A cache whose stream began at 1:100.

@@ -118,7 +118,8 @@ fn read(shared: &Shared, reader: u64) {
 
 /// Says how many hits were checked; an error when a reader saw what it should not have.
 fn everything_at_once(off: Option<Rule>) -> thread::Result<u64> {
-    let cache = MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: Arc::new(SystemClock), tier: "test" });
+    let cache =
+        MemoryCache::new(CacheOptions { capacity_bytes: 1 << 20, clock: Arc::new(SystemClock), tier: "test", log: 0 });
     cache.start(at(0));
     let shared = Shared { cache, head: AtomicU64::new(0), is_done: AtomicBool::new(false), hits: AtomicU64::new(0) };
     thread::scope(|scope| {

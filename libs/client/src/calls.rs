@@ -14,6 +14,8 @@ use crate::session::Session;
 pub trait SessionRequest: Clone + prost::Message {
     /// Whether it may change something.
     const IS_WRITE: bool;
+    /// What spans of its calls are called.
+    const SPAN: &'static str;
     /// Takes the token out that its caller gave it.
     fn take_token(&mut self) -> String;
     /// Gives it one.
@@ -45,6 +47,7 @@ macro_rules! session {
     ($options:ident, $writes:expr, $repeatable:expr; $($kind:ident: $request:ident => $answer:ident),* $(,)?) => {$(
         impl SessionRequest for v1::$request {
             const IS_WRITE: bool = $writes;
+            const SPAN: &'static str = concat!("tao.v1.GraphService/", stringify!($kind));
             fn take_token(&mut self) -> String {
                 self.options.as_mut().map(|options| std::mem::take(&mut options.session_token)).unwrap_or_default()
             }

@@ -7,6 +7,7 @@ use tao_proto::v1::pipeline_answer::Result as Answered;
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineAnswer, PipelineCall, PipelineRequest, PipelineResponse};
 use tao_rpc::{Asking, Requests};
+use tao_trace::TraceContext;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -23,6 +24,8 @@ pub(crate) struct Pipes;
 #[derive(Debug, Clone)]
 pub(crate) struct Piped {
     pub call: Call,
+    /// The span that it has here.
+    pub trace: TraceContext,
     /// Empty when that is nothing.
     pub token: Arc<str>,
 }
@@ -59,7 +62,13 @@ impl Asking for Pipes {
                 tokens.len() - 1
             }) as u32;
         }
-        request.calls.push(PipelineCall { seq, timeout_us, session, call: Some(piped.call) });
+        request.calls.push(PipelineCall {
+            seq,
+            timeout_us,
+            session,
+            traceparent: piped.trace.to_wire(),
+            call: Some(piped.call),
+        });
     }
 
     fn give_up(request: &mut PipelineRequest, cancels: Vec<u64>) {

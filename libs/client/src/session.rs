@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tao_proto::v1::pipeline_answer::Result as Answered;
+use tao_trace::{Kind, TRACEPARENT, TraceContext};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -95,6 +96,7 @@ impl Session {
         if bytes > limit {
             return Err(ClientError::TooLarge { bytes, limit });
         }
+        let caller = TraceContext::of_current_span();
         let mut perhaps_applied = false;
         let mut attempt = 1;
         let mut failed = None;
@@ -109,13 +111,20 @@ impl Session {
             // Another may know more than one that says nothing.
             let is_impatient = has_others && repeatable && !is_last;
             let until = if is_impatient { deadline.min(Instant::now() + patience) } else { deadline };
+            let span = caller.span(Req::SPAN, Kind::Client);
+            span.set("server.address", follower.address.clone());
+            let trace = span.context();
             let answered = if options.pipeline {
-                self.send_piped(&follower, request.clone(), token, until, has_others).await
+                self.send_piped(&follower, request.clone(), token, trace, until, has_others).await
             } else {
                 let mut request = request.clone();
                 request.set_token(&token);
-                self.send_alone(&follower, request, &send, until).await
+                self.send_alone(&follower, request, trace, &send, until).await
             };
+            if let Err(error) = &answered {
+                span.fail(error.code().description());
+            }
+            drop(span);
             let error = match answered {
                 Ok(answer) => {
                     follower.standing.succeeded();
@@ -173,10 +182,11 @@ impl Session {
         follower: &Follower,
         request: Req,
         token: Arc<str>,
+        trace: TraceContext,
         deadline: Instant,
         fails_fast: bool,
     ) -> Result<Res, ClientError> {
-        let piped = Piped { call: request.into_call(), token };
+        let piped = Piped { call: request.into_call(), trace, token };
         let sent = follower.pipe().send(piped, Req::IS_WRITE, deadline, fails_fast).await;
         let answer = sent.map_err(|error| ClientError::from_link(&error, &follower.address, self.deadline))?;
         if let Some(seen) = &answer.seen {
@@ -194,10 +204,16 @@ impl Session {
         &self,
         follower: &Follower,
         request: Req,
+        trace: TraceContext,
         send: &impl AsyncFn(&mut GraphServiceClient<Channel>, Request<Req>) -> Result<Response<Res>, Status>,
         deadline: Instant,
     ) -> Result<Res, ClientError> {
         let mut call = Request::new(request);
+        if trace.is_sampled()
+            && let Ok(traceparent) = trace.to_wire().parse()
+        {
+            call.metadata_mut().insert(TRACEPARENT, traceparent);
+        }
         call.set_timeout(deadline.saturating_duration_since(Instant::now()));
         match timeout_at(deadline, send(&mut follower.graph(), call)).await {
             Ok(Ok(response)) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tao_model::{Error, Position, Result, ShardId};
 use tao_proto::internal::{Call, Reply};
+use tao_trace::TraceContext;
 use tokio::time::Instant;
 
 /// What is asked for.
@@ -16,8 +17,8 @@ pub use tao_proto::internal::reply::Result as ReplyBody;
 pub struct CallContext {
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// W3C trace context; empty when the call is not traced.
-    pub traceparent: String,
+    /// Which span the call belongs to.
+    pub trace: TraceContext,
     /// Who asked at the public door; empty while doors are open to all.
     pub identity: String,
     /// Of a write; empty when there is none.
@@ -37,7 +38,7 @@ impl CallContext {
     pub fn new(deadline: Instant) -> Self {
         Self {
             deadline,
-            traceparent: String::new(),
+            trace: TraceContext::NONE,
             identity: String::new(),
             idempotency_key: String::new(),
             floor: Position::ZERO,
@@ -73,16 +74,33 @@ pub const fn is_write(op: &Op) -> bool {
 /// How many kinds of calls there are.
 pub(crate) const OPS: usize = 7;
 
-/// A kind's number, and its name in metrics.
-pub(crate) const fn op_name(op: &Op) -> (usize, &'static str) {
+/// Their names in metrics, by number.
+pub(crate) const OP_NAMES: [&str; OPS] =
+    ["object_read", "list_read", "list_scan", "edges_read", "write", "allocate_ids", "log_read"];
+
+/// A kind's number.
+pub(crate) const fn op_number(op: &Op) -> usize {
     match op {
-        Op::ObjectRead(_) => (0, "object_read"),
-        Op::ListRead(_) => (1, "list_read"),
-        Op::ListScan(_) => (2, "list_scan"),
-        Op::EdgesRead(_) => (3, "edges_read"),
-        Op::Write(_) => (4, "write"),
-        Op::AllocateIds(_) => (5, "allocate_ids"),
-        Op::LogRead(_) => (6, "log_read"),
+        Op::ObjectRead(_) => 0,
+        Op::ListRead(_) => 1,
+        Op::ListScan(_) => 2,
+        Op::EdgesRead(_) => 3,
+        Op::Write(_) => 4,
+        Op::AllocateIds(_) => 5,
+        Op::LogRead(_) => 6,
+    }
+}
+
+/// What spans of calls are called.
+pub(crate) const fn span_name(op: &Op) -> &'static str {
+    match op {
+        Op::ObjectRead(_) => "TierService/object_read",
+        Op::ListRead(_) => "TierService/list_read",
+        Op::ListScan(_) => "TierService/list_scan",
+        Op::EdgesRead(_) => "TierService/edges_read",
+        Op::Write(_) => "TierService/write",
+        Op::AllocateIds(_) => "TierService/allocate_ids",
+        Op::LogRead(_) => "TierService/log_read",
     }
 }
 
@@ -91,7 +109,7 @@ pub(crate) fn to_wire(context: &CallContext, op: Op) -> Call {
     Call {
         seq: 0,
         timeout_us: 0,
-        traceparent: context.traceparent.clone(),
+        traceparent: context.trace.to_wire(),
         identity: context.identity.clone(),
         idempotency_key: context.idempotency_key.clone(),
         floor: (context.floor != Position::ZERO).then(|| context.floor.into()),
@@ -113,7 +131,7 @@ pub fn from_wire(call: Call, deadline: Instant) -> Result<(CallContext, Op)> {
     }
     let context = CallContext {
         deadline,
-        traceparent: call.traceparent,
+        trace: TraceContext::from_wire(&call.traceparent),
         identity: call.identity,
         idempotency_key: call.idempotency_key,
         floor: call.floor.map(Into::into).unwrap_or_default(),

@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use tao_model::{Error, Result};
 use tao_proto::internal::tier_service_client::TierServiceClient;
 use tao_proto::internal::{SubscribeRequest, SubscribeResponse};
+use tao_trace::Kind;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -240,7 +241,19 @@ impl TierClient {
     /// The same; see [`LinkClient::send`] for `fails_fast`.
     pub(crate) async fn ask(&self, context: &CallContext, op: Op, fails_fast: bool) -> Result<TierReply> {
         let is_write = is_write(&op);
-        call::from_reply(self.send(call::to_wire(context, op), is_write, context.deadline, fails_fast).await?)
+        let span = context.trace.span(call::span_name(&op), Kind::Client);
+        let mut wire = call::to_wire(context, op);
+        if !span.is_recorded() {
+            return call::from_reply(self.send(wire, is_write, context.deadline, fails_fast).await?);
+        }
+        wire.traceparent = span.context().to_wire();
+        span.set("server.address", self.inner.place.label());
+        let sent = self.send(wire, is_write, context.deadline, fails_fast).await;
+        let answer = sent.and_then(call::from_reply);
+        if let Err(error) = &answer {
+            span.fail(error.reason());
+        }
+        answer
     }
 
     /// Begins a change stream, on a connection of its own. When it ends, or after an error, it is to be begun again.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tao_model::{Error, Result};
+use tao_trace::TraceContext;
 use tonic::metadata::MetadataMap;
 
 use crate::call::CallContext;
@@ -23,12 +24,11 @@ impl Default for DeadlineLimits {
 }
 
 impl CallContext {
-    /// The deadline of a public request (`grpc-timeout`), and its trace context: the one given (of the span that the request has
-    /// here), or, when that is empty, the request's own, so that traces pass through a process that exports none. Everything else
-    /// is as in [`CallContext::new`]: doors are open to all, so nobody has an identity yet.
+    /// The deadline of a public request (`grpc-timeout`), and the trace context that it has here. Everything else is as in
+    /// [`CallContext::new`]: doors are open to all, so nobody has an identity yet.
     ///
     /// Fails with DEADLINE_EXCEEDED when no time is left, and with INVALID_ARGUMENT when `grpc-timeout` can't be read.
-    pub fn from_metadata(metadata: &MetadataMap, limits: &DeadlineLimits, traceparent: String) -> Result<Self> {
+    pub fn from_metadata(metadata: &MetadataMap, limits: &DeadlineLimits, trace: TraceContext) -> Result<Self> {
         let time = match metadata.get("grpc-timeout") {
             None => limits.default,
             Some(value) => {
@@ -42,13 +42,7 @@ impl CallContext {
             return Err(Error::DeadlineExceeded { not_applied: true });
         }
         let mut context = Self::within(time.min(limits.maximum));
-        context.traceparent = traceparent;
-        if context.traceparent.is_empty()
-            && let Some(passing) = metadata.get("traceparent").and_then(|v| v.to_str().ok())
-            && is_traceparent(passing)
-        {
-            passing.clone_into(&mut context.traceparent);
-        }
+        context.trace = trace;
         Ok(context)
     }
 }
@@ -71,30 +65,23 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Whether a text has the form of W3C trace context, version 00. Anybody may send the header: nothing else is passed on.
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<_> = text.split('-').collect();
-    let hex = |part: &str, len| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    matches!(parts.as_slice(), ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
 
     use super::*;
 
-    fn context(pairs: &[(&'static str, &str)], traceparent: &str) -> Result<CallContext> {
+    fn context(pairs: &[(&'static str, &str)]) -> Result<CallContext> {
         let mut metadata = MetadataMap::new();
         for (key, value) in pairs {
             metadata.insert(*key, value.parse().unwrap());
         }
-        CallContext::from_metadata(&metadata, &DeadlineLimits::default(), traceparent.to_owned())
+        CallContext::from_metadata(&metadata, &DeadlineLimits::default(), TraceContext::NONE)
     }
 
     #[tokio::test(start_paused = true)]
     async fn deadlines_come_from_the_request_within_limits() {
-        let left = |pairs: &[(&'static str, &str)]| context(pairs, "").map(|c| c.deadline - Instant::now());
+        let left = |pairs: &[(&'static str, &str)]| context(pairs).map(|c| c.deadline - Instant::now());
         assert_eq!(left(&[]), Ok(Duration::from_secs(10)));
         for (text, ms) in
             [("250m", 250), ("2S", 2_000), ("500000u", 500), ("5000000n", 5), ("1M", 60_000), ("99999999H", 60_000)]
@@ -106,18 +93,9 @@ mod tests {
             let mut metadata = MetadataMap::new();
             let value = tonic::metadata::MetadataValue::try_from(wrong.as_bytes()).unwrap();
             metadata.insert("grpc-timeout", value);
-            let error = CallContext::from_metadata(&metadata, &DeadlineLimits::default(), String::new()).unwrap_err();
+            let error =
+                CallContext::from_metadata(&metadata, &DeadlineLimits::default(), TraceContext::NONE).unwrap_err();
             assert_eq!(error.reason(), "INVALID_ARGUMENT", "{wrong}");
-        }
-    }
-
-    #[tokio::test]
-    async fn trace_context_is_passed_on_when_it_is_one() {
-        let own = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(context(&[("traceparent", own)], "").unwrap().traceparent, own);
-        assert_eq!(context(&[("traceparent", own)], "00-here").unwrap().traceparent, "00-here");
-        for wrong in ["x", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", "01-0-0-0", ""] {
-            assert_eq!(context(&[("traceparent", wrong)], "").unwrap().traceparent, "");
         }
     }
 }

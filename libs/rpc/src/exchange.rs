@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, CatchUnwind};
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use tao_model::{Error, Result};
+use tao_trace::TraceContext;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
@@ -71,6 +72,8 @@ pub struct Waiting<A> {
     pub is_write: bool,
     /// When its caller stops waiting.
     pub deadline: Instant,
+    /// The span that it has here.
+    pub trace: TraceContext,
     /// Ends with its answer. Polled by the stream's task, and dropped when the caller gives up.
     pub future: BoxFuture<'static, A>,
 }
@@ -83,6 +86,8 @@ pub struct Ended<A> {
     pub kind: usize,
     /// When it arrived.
     pub arrived: Instant,
+    /// The span that it had.
+    pub trace: TraceContext,
     /// Its answer; or that its deadline passed, or that it crashed.
     pub answer: Result<A>,
 }
@@ -165,15 +170,15 @@ impl<D: Dialect> Exchange<D> {
             Ok(None) => return,
             Err(panic) => return self.dialect.refuse(seq, &crashed(&*panic)),
         };
-        let Waiting { seq, kind, is_write, deadline, future } = waiting;
+        let Waiting { seq, kind, is_write, deadline, trace, future } = waiting;
         let mut future = AssertUnwindSafe(future).catch_unwind();
         match future.poll_unpin(cx) {
-            Poll::Ready(answer) => self.dialect.finish(Ended { seq, kind, arrived, answer: settle(answer) }),
+            Poll::Ready(answer) => self.dialect.finish(Ended { seq, kind, arrived, trace, answer: settle(answer) }),
             Poll::Pending => {
                 let (handle, registration) = AbortHandle::new_pair();
                 self.handles.insert(seq, handle);
                 let deadline = Box::pin(sleep_until(deadline));
-                let running = Running { seq, kind, is_write, arrived, future, deadline };
+                let running = Running { seq, kind, is_write, arrived, trace, future, deadline };
                 self.running.push(Abortable::new(running, registration));
             }
         }
@@ -265,6 +270,7 @@ struct Running<A> {
     kind: usize,
     is_write: bool,
     arrived: Instant,
+    trace: TraceContext,
     future: CatchUnwind<AssertUnwindSafe<BoxFuture<'static, A>>>,
     deadline: Pin<Box<Sleep>>,
 }
@@ -281,7 +287,7 @@ impl<A> Future for Running<A> {
             }
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Ended { seq: this.seq, kind: this.kind, arrived: this.arrived, answer })
+        Poll::Ready(Ended { seq: this.seq, kind: this.kind, arrived: this.arrived, trace: this.trace, answer })
     }
 }
 

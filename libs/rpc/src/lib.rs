@@ -39,6 +39,6 @@ pub use line::Requests;
 pub use members::Members;
 pub use names::Place;
 pub use secure::SecureConnect;
-pub use server::{ServerLimits, TierHandler, TierServer, tier_server};
+pub use server::{STREAMS, ServerLimits, TierHandler, TierServer, tier_server};
 pub use standing::Standing;
 pub use version::PROTOCOL;

@@ -12,7 +12,7 @@ use tao_proto::internal;
 use tao_proto::internal::tier_service_server::{TierService, TierServiceServer};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::call::{CallContext, OPS, Op, TierReply};
+use crate::call::{CallContext, OP_NAMES, OPS, Op, TierReply};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::peer_status;
@@ -21,6 +21,9 @@ use crate::version;
 
 /// Bytes of a message that is taken or sent at most.
 pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// The streams of a tier, by path: what comes by them is traced and timed, not they.
+pub const STREAMS: &[&str] = &["/tao.internal.v1.TierService/Exchange", "/tao.internal.v1.TierService/Subscribe"];
 
 /// What a tier does.
 ///
@@ -42,9 +45,11 @@ pub trait TierHandler: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<BoxStream<'static, Result<internal::SubscribeResponse>>>> + Send;
 }
 
-/// Limits of a stream of calls.
+/// Limits of a stream of calls, and whose it is.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
+    /// The tier that serves, as a label of metrics.
+    pub tier: &'static str,
     /// Calls under way at once on one stream. As many more are read and wait; then reading stops until there is room.
     pub max_in_flight: usize,
     /// After this (a tenth less, to a tenth more) a stream is drained, so that its caller connects again and load spreads;
@@ -54,7 +59,7 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { max_in_flight: 4_096, max_stream_age: None }
+        Self { tier: "", max_in_flight: 4_096, max_stream_age: None }
     }
 }
 
@@ -69,13 +74,16 @@ pub struct TierServer<H> {
 
 /// The gRPC service of a tier. Metrics go to the recorder that is installed now.
 pub fn tier_server<H: TierHandler>(handler: H, limits: ServerLimits, drain: Drain) -> TierServiceServer<TierServer<H>> {
-    let server = TierServer { handler, limits: Arc::new(limits), drain, metrics: Arc::new(ServerMetrics::new()) };
+    let metrics = Arc::new(ServerMetrics::new(limits.tier));
+    let server = TierServer { handler, limits: Arc::new(limits), drain, metrics };
     TierServiceServer::new(server).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
 }
 
 /// What is counted of streams of calls.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
+    /// A label of them all.
+    pub(crate) tier: &'static str,
     /// Seconds from when a call was read to its answer, by kind.
     pub(crate) durations: [Histogram; OPS],
     /// Messages read; calls by message tell how much batching there is.
@@ -85,12 +93,16 @@ pub(crate) struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    fn new() -> Self {
-        let names = ["object_read", "list_read", "list_scan", "edges_read", "write", "allocate_ids", "log_read"];
+    fn new(tier: &'static str) -> Self {
+        // Shown before there are any: those that somebody is to be told of.
+        for reason in ["INTERNAL", "UNAVAILABLE", "OVERLOADED", "DEADLINE_EXCEEDED"] {
+            counter!("tier_server_errors_total", "tier" => tier, "reason" => reason).increment(0);
+        }
         Self {
-            durations: names.map(|op| histogram!("tier_server_duration_seconds", "op" => op)),
-            messages: counter!("tier_server_messages_total"),
-            cancelled: counter!("tier_server_cancelled_total"),
+            tier,
+            durations: OP_NAMES.map(|op| histogram!("tier_server_duration_seconds", "tier" => tier, "op" => op)),
+            messages: counter!("tier_server_messages_total", "tier" => tier),
+            cancelled: counter!("tier_server_cancelled_total", "tier" => tier),
         }
     }
 }

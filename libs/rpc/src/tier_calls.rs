@@ -7,9 +7,11 @@ use std::time::Duration;
 use prost::Message as _;
 use tao_model::{Error, Result};
 use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
+use tao_trace::Kind;
+use tao_trace::slow::{self, Told};
 use tokio::time::Instant;
 
-use crate::call::{self, TierReply};
+use crate::call::{self, OP_NAMES, TierReply};
 use crate::exchange::{Backlog, Dialect, Ended, Waiting};
 use crate::server::{MAX_MESSAGE, ServerMetrics, TierHandler};
 
@@ -36,7 +38,8 @@ impl<H: TierHandler> TierCalls<H> {
 
     fn answer(&mut self, seq: u64, result: Result<TierReply>) {
         if let Err(error) = &result {
-            metrics::counter!("tier_server_errors_total", "reason" => error.reason()).increment(1);
+            let labels = [("tier", self.metrics.tier), ("reason", error.reason())];
+            metrics::counter!("tier_server_errors_total", &labels).increment(1);
         }
         let mut reply = call::reply(seq, result);
         let mut len = reply.encoded_len();
@@ -69,7 +72,7 @@ impl<H: TierHandler> Dialect for TierCalls<H> {
     fn begin(&mut self, call: Call, arrived: Instant, now: Instant) -> Option<Waiting<Self::Answer>> {
         let seq = call.seq;
         let deadline = arrived + Duration::from_micros(call.timeout_us.min(u64::from(u32::MAX)));
-        let (context, op) = match call::from_wire(call, deadline) {
+        let (mut context, op) = match call::from_wire(call, deadline) {
             Ok(call) => call,
             Err(error) => {
                 self.answer(seq, Err(error));
@@ -80,10 +83,24 @@ impl<H: TierHandler> Dialect for TierCalls<H> {
             self.answer(seq, Err(Error::DeadlineExceeded { not_applied: true }));
             return None;
         }
-        let (is_write, (kind, _)) = (call::is_write(&op), call::op_name(&op));
-        let handler = self.handler.clone();
-        let future = Box::pin(async move { handler.call(context, op).await });
-        Some(Waiting { seq, kind, is_write, deadline, future })
+        let (is_write, kind) = (call::is_write(&op), call::op_number(&op));
+        let span = context.trace.span(call::span_name(&op), Kind::Server);
+        context.trace = span.context();
+        let (trace, handler) = (context.trace, self.handler.clone());
+        if !span.is_recorded() {
+            let future = Box::pin(async move { handler.call(context, op).await });
+            return Some(Waiting { seq, kind, is_write, deadline, trace, future });
+        }
+        span.set("tao.tier", self.metrics.tier);
+        span.set("tao.shard", i64::from(context.shard.0));
+        let future = Box::pin(async move {
+            let answer = span.around(handler.call(context, op)).await;
+            if let Err(error) = &answer {
+                span.fail(error.reason());
+            }
+            answer
+        });
+        Some(Waiting { seq, kind, is_write, deadline, trace, future })
     }
 
     fn refuse(&mut self, seq: u64, error: &Error) {
@@ -92,7 +109,13 @@ impl<H: TierHandler> Dialect for TierCalls<H> {
 
     fn finish(&mut self, ended: Ended<Self::Answer>) {
         if let Some(durations) = self.metrics.durations.get(ended.kind) {
-            durations.record(ended.arrived.elapsed());
+            let took = ended.arrived.elapsed();
+            durations.record(took);
+            slow::note(took, ended.trace, || {
+                let error = ended.answer.as_ref().map_or_else(Some, |answer| answer.as_ref().err());
+                let code = error.map_or("OK", Error::reason).to_owned();
+                Told { call: format!("{} {}", self.metrics.tier, OP_NAMES[ended.kind]), code }
+            });
         }
         self.answer(ended.seq, ended.answer.and_then(|answer| answer));
     }

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
+use tao_trace::slow::Told;
 use tonic::Code;
 
 use crate::metrics::DURATIONS;
@@ -24,6 +25,9 @@ const PLACES: usize = 2 * MAX_METHODS;
 const STRIPES: usize = 16;
 /// One past the last bound: what took longer than that.
 const BUCKETS: usize = DURATIONS.len() + 1;
+
+/// Whether nobody wants them.
+static IS_OFF: AtomicBool = AtomicBool::new(false);
 
 /// The series `rpc_server_duration_seconds` of the process.
 ///
@@ -61,6 +65,11 @@ impl CallDurations {
     pub fn of_process() -> &'static Self {
         static PROCESS: CallDurations = CallDurations::new();
         &PROCESS
+    }
+
+    /// Nothing is counted from now on.
+    pub(crate) fn turn_off() {
+        IS_OFF.store(true, Relaxed);
     }
 
     const fn new() -> Self {
@@ -122,7 +131,9 @@ impl CallDurations {
                 );
                 let sum = |of: &dyn Fn(&Stripe) -> &AtomicU64| stripes.iter().map(|s| of(s).load(Relaxed)).sum::<u64>();
                 if text.is_empty() {
-                    text = format!("# TYPE {NAME} histogram\n");
+                    text = format!(
+                        "# HELP {NAME} Seconds from when a call was read to its end, by service, method and code.\n# TYPE {NAME} histogram\n"
+                    );
                 }
                 let mut count = 0;
                 for bucket in 0..BUCKETS {
@@ -153,8 +164,16 @@ impl Method {
 }
 
 impl MethodSeries {
+    /// What a slow call of it was, for the log.
+    pub fn told(self, code: Code) -> Told {
+        Told { call: format!("{}/{}", self.0.service, self.0.name), code: format!("{code:?}") }
+    }
+
     /// Counts one call.
     pub fn record(self, code: Code, took: Duration) {
+        if IS_OFF.load(Relaxed) {
+            return;
+        }
         let Some(stripes) = self.0.by_code.get(code as usize) else { return };
         let stripe = &stripes.get_or_init(Box::default)[stripe()];
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tao_trace::{Span, TRACEPARENT, TraceContext, slow};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
@@ -19,15 +20,23 @@ use tonic::{Code, Status};
 use crate::activity::Busy;
 use crate::door::{Answer, Door};
 use crate::durations::{CallDurations, MethodSeries};
-use crate::trace::CallTrace;
 
 /// Measures the calls of what it wraps.
 #[derive(Clone)]
-pub(crate) struct Instrumented(Door);
+pub(crate) struct Instrumented {
+    door: Door,
+    /// See [`crate::ServeOptions::streams`].
+    streams: &'static [&'static str],
+}
 
 impl Instrumented {
-    pub(crate) const fn new(door: Door) -> Self {
-        Self(door)
+    pub(crate) const fn new(door: Door, streams: &'static [&'static str]) -> Self {
+        Self { door, streams }
+    }
+
+    /// Whether a call is one that people ask for: not a stream of many, nor a probe.
+    fn is_single(&self, path: &str) -> bool {
+        !path.starts_with("/grpc.") && !self.streams.contains(&path)
     }
 
     pub(crate) fn call(&self, request: Request<Incoming>, busy: Busy) -> Call {
@@ -36,14 +45,15 @@ impl Instrumented {
             Some(series) => Series::Known(series),
             None => Series::New(request.uri().clone()),
         };
-        let trace = CallTrace::begin(request.uri().path(), request.headers());
+        let is_single = self.is_single(request.uri().path());
+        let span = if is_single { span(&request) } else { Span::none() };
         let began = Instant::now();
-        let answer = trace.within(|| catch_unwind(AssertUnwindSafe(|| self.0.call(request))));
+        let answer = span.within(|| catch_unwind(AssertUnwindSafe(|| self.door.call(request))));
         let answer = answer.unwrap_or_else(|panic| {
             let response = panicked(&*panic).into_http();
             std::future::ready(Ok(response)).boxed()
         });
-        Call { answer, running: Some(Running { began, series: Some(series), trace, _busy: busy }) }
+        Call { answer, running: Some(Running { began, series: Some(series), span, is_single, _busy: busy }) }
     }
 }
 
@@ -58,8 +68,8 @@ impl Future for Call {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { answer, running } = &mut *self;
-        let Some(trace) = running.as_ref().map(|running| &running.trace) else { return Poll::Pending };
-        let polled = trace.within(|| catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))));
+        let Some(span) = running.as_ref().map(|running| &running.span) else { return Poll::Pending };
+        let polled = span.within(|| catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))));
         let response = match polled {
             Ok(poll) => match ready!(poll) {
                 Ok(response) => response,
@@ -71,6 +81,27 @@ impl Future for Call {
             None => Poll::Pending,
         }
     }
+}
+
+/// The span of a call, if its trace is sampled.
+fn span(request: &Request<Incoming>) -> Span {
+    let caller = || TraceContext::parse(request.headers().get(TRACEPARENT)?.to_str().ok()?);
+    let span = tao_trace::begin(request.uri().path().trim_start_matches('/'), caller);
+    span.set("rpc.system.name", "grpc");
+    span
+}
+
+/// Whether a code says that the server failed, and not that its caller asked for what is not to be had.
+const fn is_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 /// Logs a panic and makes the answer to whoever asked.
@@ -102,7 +133,8 @@ struct Running {
     began: Instant,
     /// Until it has been counted.
     series: Option<Series>,
-    trace: CallTrace,
+    span: Span,
+    is_single: bool,
     _busy: Busy,
 }
 
@@ -127,8 +159,17 @@ impl Running {
                 all.method(service, method)
             }
         };
-        series.record(code, self.began.elapsed());
-        self.trace.end(code);
+        let took = self.began.elapsed();
+        series.record(code, took);
+        if self.is_single {
+            slow::note(took, self.span.context(), || series.told(code));
+        }
+        if self.span.is_recorded() {
+            self.span.set("rpc.response.status_code", code as i64);
+            if is_failure(code) {
+                self.span.fail(code.description());
+            }
+        }
     }
 }
 
@@ -151,7 +192,7 @@ impl http_body::Body for Measured {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let inner = Pin::new(&mut this.inner);
-        let polled = this.running.trace.within(|| catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))));
+        let polled = this.running.span.within(|| catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))));
         let frame = match polled {
             Ok(poll) => ready!(poll),
             Err(panic) => Some(Err(panicked(&*panic))),

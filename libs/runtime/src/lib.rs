@@ -8,12 +8,12 @@ pub mod durations;
 pub mod health;
 pub mod listener;
 pub mod metrics;
+pub mod profile;
 pub mod readiness;
 pub mod reflection;
 pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
-pub mod trace;
 pub mod units;
 pub mod workers;
 
@@ -21,8 +21,10 @@ mod activity;
 mod connection;
 mod inline;
 mod layer;
+mod logs;
 mod outbox;
 mod tcp_io;
+mod usage;
 
 pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
 pub use connection::Ending;

@@ -42,6 +42,8 @@ pub struct ServeOptions {
     pub max_connection_idle: Option<Duration>,
     /// How long requests may go on after either; `None`: as long as they like.
     pub max_connection_age_grace: Option<Duration>,
+    /// Paths (`/SERVICE/METHOD`) of calls that go on and on: they have no span and are never slow, but what comes by them may.
+    pub streams: &'static [&'static str],
     /// How long requests may go on after the shutdown began.
     pub drain_timeout: Duration,
 }
@@ -58,6 +60,7 @@ impl Default for ServeOptions {
             max_connection_age: None,
             max_connection_idle: None,
             max_connection_age_grace: None,
+            streams: &[],
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -73,12 +76,14 @@ pub async fn serve<L: Listener>(
     options: ServeOptions,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let service = Instrumented::new(services.into());
+    let service = Instrumented::new(services.into(), options.streams);
     let connections = TaskTracker::new();
     let kill = CancellationToken::new();
     let _dropped_with_the_server = kill.clone().drop_guard();
     let gauge = metrics::gauge!("server_connections");
     let refused = metrics::counter!("server_connections_refused_total");
+    // Shown before there are any.
+    refused.increment(0);
     let mut begun = pin!(shutdown.wait());
     let broken = loop {
         let accepted = tokio::select! {

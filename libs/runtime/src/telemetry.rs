@@ -11,21 +11,21 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tokio::runtime::Runtime;
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
-use crate::trace;
+use crate::admin::AdminRoutes;
+use crate::logs::{self, LogFilter};
 
 /// The environment variable that filters logs when no option does.
 pub const FILTER_VARIABLE: &str = "TAO_LOG";
 /// What is logged when nobody says.
 const DEFAULT_FILTER: &str = "info";
 /// Which spans are exported.
-const EXPORTED: &str = "info,tao::rpc=debug,h2=off,hyper=off,tonic=off,opentelemetry=off";
+const EXPORTED: &str = "off,tao::trace=debug";
 /// How long the last spans get to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,6 +108,7 @@ pub enum TelemetryError {
 #[must_use]
 pub struct TelemetryGuard {
     exporter: Option<Exporter>,
+    logs: Option<LogFilter>,
 }
 
 #[derive(Debug)]
@@ -118,6 +119,13 @@ struct Exporter {
 }
 
 impl TelemetryGuard {
+    /// Lets operators ask for what is logged, and change it: `GET /log-filter`, `PUT /log-filter?filter=FILTER`, from the machine itself.
+    pub fn answer_operators(&self, routes: &AdminRoutes) {
+        if let Some(logs) = &self.logs {
+            logs.answer_operators(routes);
+        }
+    }
+
     /// Exports what is left and stops exporting.
     pub fn flush(&mut self) {
         if let Some(Exporter { provider, runtime }) = self.exporter.take() {
@@ -139,16 +147,14 @@ impl Drop for TelemetryGuard {
 pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError> {
     let given = options.filter.clone().or_else(|| std::env::var(FILTER_VARIABLE).ok().filter(|f| !f.is_empty()));
     let filter = given.unwrap_or_else(|| DEFAULT_FILTER.to_owned());
-    let filter = EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })?;
-    if filter.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG) {
-        trace::enable_logged();
-    }
+    let (layer, handle) = reload::Layer::new(logs::filter(&filter)?);
     let log = match options.format {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
     };
-    let (traces, guard) = traces(options)?;
-    let registry = tracing_subscriber::registry().with(log.with_filter(filter)).with(traces);
+    let (traces, mut guard) = traces(options)?;
+    guard.logs = Some(LogFilter::new(filter, move |filter| handle.reload(filter).is_ok()));
+    let registry = tracing_subscriber::registry().with(log.with_filter(layer)).with(traces);
     if registry.try_init().is_err() {
         tracing::debug!("telemetry was set up before");
     }
@@ -161,7 +167,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {
     let Some(endpoint) = options.otlp_endpoint.clone() else {
-        return Ok((None, TelemetryGuard { exporter: None }));
+        return Ok((None, TelemetryGuard { exporter: None, logs: None }));
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("telemetry").enable_all().build()?;
@@ -177,14 +183,19 @@ where
         }
     };
     let service = KeyValue::new("service.name", options.service_name.clone());
-    // The ratio is applied before there are spans, in `trace`: what is not sampled has none, or one with a parent that says so.
+    // The ratio is applied before there are spans, in `tao_trace`: what is not sampled has none, or one with a parent that says so.
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
         .with_resource(Resource::builder().with_attribute(service).build())
         .build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tao"));
-    trace::enable(options.sample_ratio);
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("tao"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false);
+    tao_trace::export(options.sample_ratio);
     let filtered = layer.with_filter(EnvFilter::new(EXPORTED));
-    Ok((Some(filtered), TelemetryGuard { exporter: Some(Exporter { provider, runtime }) }))
+    Ok((Some(filtered), TelemetryGuard { exporter: Some(Exporter { provider, runtime }), logs: None }))
 }

@@ -207,6 +207,8 @@ pub(crate) const EXPIRE_ROWS: usize = 1_000;
 /// A database.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
+    /// What traces call it.
+    fn system(&self) -> &'static str;
     /// For one commit that holds nothing until it writes.
     async fn session(&self) -> Result<Box<dyn Session>, Fault>;
     /// Begins a transaction that holds the log's end: those of all processes come one after another.

@@ -447,7 +447,7 @@ impl Suite {
 
     async fn idempotent_writes(&self) {
         let id = self.user().await;
-        let context = || WriteContext { idempotency_key: Some(format!("key of {id}")), deadline: None };
+        let context = || WriteContext { idempotency_key: Some(format!("key of {id}")), ..WriteContext::default() };
         let add = |n| adding(id, n, None);
         // In one batch, or in two: whichever came first is done, the other gets its outcome.
         let (one, two) = tokio::join!(self.store.write(add(1), context()), self.store.write(add(1), context()));
@@ -459,7 +459,8 @@ impl Suite {
         assert!(matches!(other, Err(Error::IdempotencyKeyReused { .. })));
         assert_eq!(decoded(self.object(id).await), (3, number(11)), "done once");
         // Two different writes with one key, in one batch: the first is done.
-        let context = || WriteContext { idempotency_key: Some(format!("other key of {id}")), deadline: None };
+        let context =
+            || WriteContext { idempotency_key: Some(format!("other key of {id}")), ..WriteContext::default() };
         let (one, two) = tokio::join!(self.store.write(add(3), context()), self.store.write(add(4), context()));
         assert!(one.is_ok() && matches!(two, Err(Error::IdempotencyKeyReused { .. })), "{one:?} {two:?}");
         assert_eq!(decoded(self.object(id).await), (4, number(14)));
@@ -468,7 +469,7 @@ impl Suite {
     async fn late_writes_are_not_done(&self) {
         let id = self.user().await;
         let before = self.object(id).await;
-        let context = WriteContext { idempotency_key: None, deadline: Some(tokio::time::Instant::now()) };
+        let context = WriteContext { deadline: Some(tokio::time::Instant::now()), ..WriteContext::default() };
         let late = self.store.write(Write::ObjectDelete { id, expected_version: None }, context).await;
         assert_eq!(late, Err(Error::DeadlineExceeded { not_applied: true }));
         assert_eq!(self.object(id).await, before);

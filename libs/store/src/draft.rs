@@ -77,8 +77,8 @@ impl Draft {
         let (mut wanted, mut demand) = (Wanted::default(), Demand::default());
         for (job, _) in &jobs {
             match job {
-                Job::Write(write, context, _) => {
-                    want(write, context.idempotency_key.as_ref(), lasting, &mut wanted);
+                Job::Write(write, staged, _) => {
+                    want(write, staged.idempotency_key.as_ref(), lasting, &mut wanted);
                     for part in write.parts() {
                         let Write::ObjectAdd { placement, .. } = part else { continue };
                         match placement {
@@ -135,8 +135,8 @@ impl Draft {
         overlay.back.leases.extend(leases);
         for (job, _) in &jobs {
             self.done.push(match job {
-                Job::Write(write, context, _) => {
-                    Done::Written(overlay.write(write, context.idempotency_key.as_ref()).await)
+                Job::Write(write, staged, _) => {
+                    Done::Written(overlay.write(write, staged.idempotency_key.as_ref()).await)
                 }
                 Job::Allocate(shard, count, _) => Done::Allocated(overlay.allocate(*shard, *count).await),
                 Job::Delivered(delivered, _) => {

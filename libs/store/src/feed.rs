@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics::{Gauge, gauge};
 use tao_model::{Change, Clock, ClusterInfo, Error, Position, Result};
 use tao_proto::{convert, internal};
 use tao_stream::{Piece, Ring};
@@ -32,11 +33,14 @@ pub(crate) struct Feed {
     info: ClusterInfo,
     wake: Notify,
     closed: AtomicBool,
+    /// Where the log ends, as far as this process knows.
+    end: Gauge,
 }
 
 impl Feed {
     pub fn new(ring: Ring, seen: Arc<Seen>, info: ClusterInfo, head: Position) -> Self {
-        let feed = Self { ring, seen, info, wake: Notify::new(), closed: AtomicBool::new(false) };
+        let end = gauge!("tao_store_log_lsn", "log" => info.log.0.to_string());
+        let feed = Self { ring, seen, info, wake: Notify::new(), closed: AtomicBool::new(false), end };
         feed.start(head);
         feed
     }
@@ -47,6 +51,7 @@ impl Feed {
 
     /// Hands on a commit of this process; before its writers are answered.
     pub fn committed(&self, row: &LogRow, previous: Position, changes: &[Change]) {
+        self.end.set(row.last.lsn as f64);
         self.seen.commit(mark(row));
         let changes = internal::Changes {
             previous: Some(previous.into()),
@@ -157,6 +162,7 @@ impl Follow {
             let Some(end) = ring.end() else { return Ok(false) };
             let known = seen.mark().last;
             let found = self.backend.log_after(end, READ).await?;
+            self.feed.end.set(found.head.lsn as f64);
             if found.head < known || found.head < end {
                 self.undone(NewEpoch::Beyond(known.max(end))).await?;
                 continue;

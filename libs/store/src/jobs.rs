@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::intents::Delivered;
-use crate::store::WriteContext;
+use crate::stage::Staged;
 
 /// What a job without data counts for.
 const JOB_BYTES: usize = 64;
@@ -14,7 +14,7 @@ pub(crate) type Queued = (Job, usize);
 
 /// What is asked of the lane.
 pub(crate) enum Job {
-    Write(Write, WriteContext, oneshot::Sender<Result<WriteOutcome>>),
+    Write(Write, Staged, oneshot::Sender<Result<WriteOutcome>>),
     Allocate(Option<ShardId>, usize, oneshot::Sender<Result<Vec<ObjectId>>>),
     /// Intents are done and may be deleted.
     Delivered(Delivered, oneshot::Sender<Result<()>>),
@@ -57,7 +57,7 @@ impl Job {
 
     pub fn is_late(&self) -> bool {
         match self {
-            Self::Write(_, context, to) => to.is_closed() || context.deadline.is_some_and(|d| d <= Instant::now()),
+            Self::Write(_, staged, to) => to.is_closed() || staged.deadline.is_some_and(|d| d <= Instant::now()),
             Self::Allocate(_, _, to) => to.is_closed(),
             Self::Delivered(_, to) => to.is_closed(),
         }

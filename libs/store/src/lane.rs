@@ -10,16 +10,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, OptionFuture};
+use metrics::{Histogram, histogram};
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Clock, Error, LogId, Position};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::backend::{Backend, Base, Begun, Fault, Rows, Session, Transaction, WriteBack};
 use crate::batch::Lasting;
 use crate::draft::{Before, Draft, MAX_BATCH, Part};
 use crate::epoch::NewEpoch;
 use crate::feed::Feed;
-use crate::jobs::Queued;
+use crate::jobs::{Job, Queued};
+use crate::stage;
 
 /// Batches that hold the log's end while they are computed, after another process was found to write.
 const WARY: u32 = 16;
@@ -38,8 +41,29 @@ pub(crate) struct Lane {
     pub intents_made: watch::Sender<Position>,
     /// By other log, the last of its intents that was done here.
     pub intents_done: watch::Sender<HashMap<LogId, Position>>,
+    pub metrics: LaneMetrics,
     /// Batches for which others may write in between: they hold the log's end.
     pub wary: u32,
+}
+
+/// What is measured of it. Looked up once: the process's recorder must have been installed before.
+pub(crate) struct LaneMetrics {
+    /// Writes of a batch.
+    batch: Histogram,
+    /// Seconds until a write is taken into one.
+    queue: Histogram,
+    /// Seconds that a batch takes to be written.
+    commit: Histogram,
+}
+
+impl LaneMetrics {
+    pub fn new() -> Self {
+        Self {
+            batch: histogram!("tao_store_batch_writes"),
+            queue: histogram!("tao_store_queue_seconds"),
+            commit: histogram!("tao_store_commit_duration_seconds"),
+        }
+    }
 }
 
 /// A batch that is being written.
@@ -126,7 +150,7 @@ impl Lane {
     /// The jobs that may join a draft; those that are late are told so.
     fn take(&self, draft: &Draft, queue: &mut VecDeque<Queued>) -> Vec<Queued> {
         let (mut joining, mut room) = (Vec::new(), draft.room());
-        while let Some(next) = queue.pop_front() {
+        while let Some(mut next) = queue.pop_front() {
             let is_late = next.0.is_late();
             if !is_late && !room.admits(&next) {
                 queue.push_front(next);
@@ -136,6 +160,11 @@ impl Lane {
             if is_late {
                 next.0.fail(Error::DeadlineExceeded { not_applied: true });
             } else {
+                if let Job::Write(_, staged, _) = &mut next.0
+                    && let Some(waited) = staged.take()
+                {
+                    self.metrics.queue.record(waited);
+                }
                 joining.push(next);
             }
         }
@@ -157,6 +186,7 @@ impl Lane {
         }
         let part = draft.part(jobs, &mut self.lasting, self.clock.now_ms());
         let (backend, session) = (self.backend.clone(), draft.session.take());
+        let spans = stage::statement(&part.jobs, "SELECT", backend.system());
         let look = async move {
             let found = async {
                 let mut session = match session {
@@ -167,6 +197,7 @@ impl Lane {
                 Ok((session, base, rows))
             };
             let found = found.await;
+            drop(spans);
             (part, found)
         };
         Some(Looking(look.boxed()))
@@ -217,7 +248,7 @@ impl Lane {
 
     /// Begins to write a batch, if there is anything to write.
     fn launch(&mut self, mut draft: Draft) -> Option<Flight> {
-        metrics::histogram!("tao_store_batch_writes").record(draft.jobs.len() as f64);
+        self.metrics.batch.record(draft.jobs.len() as f64);
         draft.close();
         let (base, back) = (draft.base.unwrap_or_default(), std::mem::take(&mut draft.back));
         if back.is_empty() {
@@ -229,7 +260,14 @@ impl Lane {
         }
         let back = Arc::new(back);
         let session = draft.session.take()?;
+        let spans = stage::statement(&draft.jobs, "COMMIT", self.backend.system());
         let landing = session.swap(base, back.clone());
+        let (began, commit) = (Instant::now(), self.metrics.commit.clone());
+        let landing = landing.inspect(move |_| {
+            commit.record(began.elapsed());
+            drop(spans);
+        });
+        let landing = landing.boxed();
         Some(Flight { draft, before: Before { base, back }, landing })
     }
 
@@ -284,7 +322,8 @@ impl Lane {
 
     /// The same; when it fails, the draft has all the jobs.
     async fn held(&mut self, draft: &mut Draft, jobs: Vec<Queued>) -> Result<(), Fault> {
-        metrics::histogram!("tao_store_batch_writes").record(jobs.len() as f64);
+        self.metrics.batch.record(jobs.len() as f64);
+        let spans = stage::statement(&jobs, "COMMIT", self.backend.system());
         let begun = self.begin().await;
         let part = draft.part(jobs, &mut self.lasting, self.clock.now_ms());
         let looked = match begun {
@@ -310,6 +349,7 @@ impl Lane {
             }
             transaction.commit().await?;
         }
+        drop(spans);
         let mut draft = std::mem::take(draft);
         let back = std::mem::take(&mut draft.back);
         self.finish(draft, base, &back);

@@ -80,6 +80,10 @@ struct Shared(Arc<Faults>);
 
 #[async_trait]
 impl Backend for Shared {
+    fn system(&self) -> &'static str {
+        self.0.memory.system()
+    }
+
     async fn session(&self) -> Result<Box<dyn Session>, Fault> {
         self.0.begins.acquire().await.expect("never closed").forget();
         if let Some(fault) = self.0.begin.lock().take() {

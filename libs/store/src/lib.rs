@@ -29,6 +29,7 @@ mod rows;
 mod servers;
 mod shards;
 mod sqlite;
+mod stage;
 mod store;
 mod undo;
 mod waiting;

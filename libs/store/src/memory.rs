@@ -181,6 +181,10 @@ fn edge((key, row): (&EdgeKey, &AssocRow)) -> Edge {
 
 #[async_trait]
 impl Backend for MemoryBackend {
+    fn system(&self) -> &'static str {
+        "memory"
+    }
+
     async fn session(&self) -> Result<Box<dyn Session>, Fault> {
         Ok(Box::new(MemorySession { database: self.database.clone() }))
     }

@@ -46,8 +46,8 @@ pub(crate) struct PostgresBackend {
 
 impl PostgresBackend {
     pub fn new(connector: Arc<Connector>, max_connections: u32) -> Self {
-        let some = |at_most| Connections::new(connector.clone(), at_most);
-        let (readers, aside) = (some(max_connections.saturating_sub(5)), some(3));
+        let some = |pool, at_most| Connections::new(connector.clone(), pool, at_most);
+        let (readers, aside) = (some("readers", max_connections.saturating_sub(5)), some("aside", 3));
         Self {
             writers: Connections::of_writers(connector.clone(), 2),
             connector,
@@ -77,6 +77,10 @@ fn ids(ids: &[ObjectId]) -> Vec<i64> {
 
 #[async_trait]
 impl Backend for PostgresBackend {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
     async fn session(&self) -> Result<Box<dyn Session>, Fault> {
         Ok(Box::new(PostgresSession::new(&self.writers).await?))
     }

@@ -75,6 +75,10 @@ pub(crate) fn assoc_keys<'a>(keys: impl IntoIterator<Item = &'a AssocRef>) -> St
 
 #[async_trait]
 impl Backend for SqliteBackend {
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
     async fn session(&self) -> Result<Box<dyn Session>, Fault> {
         Ok(Box::new(SqliteSession { writer: self.writer.clone(), readers: self.readers.clone() }))
     }

@@ -10,6 +10,7 @@ use tao_model::{
     WriteOutcome,
 };
 use tao_stream::{History, Piece, Ring};
+use tao_trace::TraceContext;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -105,6 +106,8 @@ pub struct WriteContext {
     pub idempotency_key: Option<String>,
     /// A write that was not begun by then is not done.
     pub deadline: Option<Instant>,
+    /// Which span it belongs to.
+    pub trace: TraceContext,
 }
 
 /// A database with its log. Several processes may have one open. What lies on a shard that is not served from it is
@@ -113,6 +116,8 @@ pub struct WriteContext {
 pub trait Store: History {
     /// What the database belongs to.
     fn info(&self) -> ClusterInfo;
+    /// What traces call the database, after OpenTelemetry's conventions.
+    fn system(&self) -> &'static str;
     /// Encoded tao.v1.Objects, in the order of `ids`.
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>>;
     /// A list's count and its newest edges.

@@ -25,7 +25,7 @@ use crate::heartbeat::Heartbeat;
 use crate::housekeeping::Housekeeping;
 use crate::intents::Delivered;
 use crate::jobs::{Job, Queued};
-use crate::lane::{Lane, error};
+use crate::lane::{Lane, LaneMetrics, error};
 use crate::open::{OpenError, OpenOptions};
 use crate::servers::Server;
 use crate::shards::Served;
@@ -90,6 +90,7 @@ impl Working {
             left: head,
             intents_made: made,
             intents_done: done,
+            metrics: LaneMetrics::new(),
             wary: 0,
         };
         let lane = tokio::spawn(lane.run(queue));
@@ -196,6 +197,10 @@ impl Store for Working {
         self.info
     }
 
+    fn system(&self) -> &'static str {
+        self.backend.system()
+    }
+
     async fn objects(&self, ids: &[ObjectId]) -> Result<AsOf<Vec<Option<Bytes>>>> {
         ids.iter().try_for_each(|id| self.check_served(*id))?;
         let stopping = || Error::unavailable("the storage shard is stopping");
@@ -237,7 +242,7 @@ impl Store for Working {
 
     async fn write(&self, write: Write, context: WriteContext) -> Result<WriteOutcome> {
         let (to, answer) = oneshot::channel();
-        self.enqueue(Job::Write(write, context, to))?;
+        self.enqueue(Job::Write(write, context.into(), to))?;
         self.outcome(answer).await
     }
 

@@ -117,7 +117,7 @@ async fn knows_of_others(stores: &[Arc<dyn Store>]) {
     let unmade = write(two, Write::ObjectUpsert { id: unmade, otype: USER, data: Data::new() }).await;
     assert!(matches!(unmade, Err(Error::InvalidArgument { .. })), "{unmade:?}");
 
-    let context = || WriteContext { idempotency_key: Some("once".to_owned()), deadline: None };
+    let context = || WriteContext { idempotency_key: Some("once".to_owned()), ..WriteContext::default() };
     let first = one.write(add(), context()).await.unwrap();
     let again = Write::ObjectAdd { otype: USER, data: Data::new(), placement: Placement::Anywhere };
     let other = two.write(again, context()).await;

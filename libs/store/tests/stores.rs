@@ -155,7 +155,7 @@ async fn reopened(url: &str) {
     let store = open(options(url)).await.unwrap();
     let first = add(&*store).await.unwrap();
     let info = store.info();
-    let context = || WriteContext { idempotency_key: Some("kept".to_owned()), deadline: None };
+    let context = || WriteContext { idempotency_key: Some("kept".to_owned()), ..WriteContext::default() };
     let write = Write::ObjectAdd { otype: TypeId(1), data: Data::new(), placement: Placement::Shard(ShardId(5)) };
     let edge = AssocRef { id1: first, atype: TypeId(5), id2: first };
     let link = Write::AssocAdd { edge, time: Some(1), data: Data::new() };

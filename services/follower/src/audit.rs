@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use metrics::Counter;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tao_cache::Audit;
@@ -57,9 +58,19 @@ struct Report {
     examples: Vec<Finding>,
 }
 
+fn counter(name: &'static str, log: &Log, kind: &'static str) -> Counter {
+    metrics::counter!(name, "log" => log.id.0.to_string(), "kind" => kind)
+}
+
 impl Auditor {
     /// Of these logs' caches.
     pub fn new(logs: Vec<Log>, meeting: Meeting) -> Arc<Self> {
+        // Shown before there are any.
+        for (log, kind) in logs.iter().flat_map(|log| ["object", "list"].map(|kind| (log, kind))) {
+            for name in ["tao_audit_checked_total", "tao_audit_inconclusive_total", "tao_audit_inconsistent_total"] {
+                counter(name, log, kind).increment(0);
+            }
+        }
         let window = Mutex::new(Window::new(WINDOW));
         Arc::new(Self { logs, meeting, window, running: tokio::sync::Mutex::default() })
     }
@@ -146,9 +157,7 @@ impl Auditor {
             Key::Object(_) => "object",
             Key::List(..) => "list",
         };
-        let count = |name: &'static str| {
-            metrics::counter!(name, "log" => log.id.0.to_string(), "kind" => kind).increment(1);
-        };
+        let count = |name| counter(name, log, kind).increment(1);
         count("tao_audit_checked_total");
         match &audit {
             Audit::Consistent => self.window.lock().add(Instant::now(), false),

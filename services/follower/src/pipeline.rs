@@ -13,7 +13,7 @@ use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineCall, PipelineRequest};
 use tao_proto::{Answer, error};
 use tao_rpc::{Backlog, CallContext, DeadlineLimits, Dialect, Ended, Waiting};
-use tao_runtime::trace;
+use tao_trace::{Span, TraceContext, slow};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -125,6 +125,17 @@ impl Pipeline {
     }
 }
 
+/// Runs a call within its span, which ends with it.
+async fn spanned(span: Span, run: impl Future<Output = Piped>) -> Piped {
+    span.set("rpc.system.name", "grpc");
+    let piped = span.around(run).await;
+    if let (_, Err(error), _) = &piped {
+        span.set("rpc.response.status_code", i64::from(error::code(error) as i32));
+        span.fail(error.reason());
+    }
+    piped
+}
+
 impl Dialect for Pipeline {
     type Request = PipelineRequest;
     type Response = Answer;
@@ -143,7 +154,7 @@ impl Dialect for Pipeline {
     }
 
     fn begin(&mut self, piped: PipedCall, arrived: Instant, now: Instant) -> Option<Waiting<Piped>> {
-        let PipedCall { call: PipelineCall { seq, timeout_us, call, .. }, given, refused } = piped;
+        let PipedCall { call: PipelineCall { seq, timeout_us, call, traceparent, .. }, given, refused } = piped;
         let given = given.as_deref().map(Result::as_ref).transpose();
         let (call, given) = match (refused, call, given) {
             (Some(error), ..) => {
@@ -169,12 +180,18 @@ impl Dialect for Pipeline {
             return None;
         }
         let field = Field::of(&call);
-        if let Some(code) = self.hit(seq, field, &call, given) {
-            field.series().record(code, now - arrived);
+        let span = tao_trace::begin(field.span_name(), || TraceContext::parse(&traceparent));
+        // What is sampled goes the long way, on which spans are made.
+        if !span.context().is_sampled()
+            && let Some(code) = self.hit(seq, field, &call, given)
+        {
+            let took = now - arrived;
+            field.series().record(code, took);
+            slow::note(took, TraceContext::NONE, || field.series().told(code));
             return None;
         }
         let mut context = CallContext::new(deadline);
-        context.traceparent = trace::current_traceparent();
+        context.trace = span.context();
         let prepared = self.executor.map().and_then(|map| {
             let mut violations = Violations::default();
             let prepared = Prepared::new(&self.executor.door(map), map, given, call, &mut violations)?;
@@ -183,8 +200,10 @@ impl Dialect for Pipeline {
         match prepared {
             Ok(prepared) => {
                 let (kind, is_write) = (field.0 as usize, prepared.is_write());
-                let future = prepared.run(self.executor.clone(), context).boxed();
-                Some(Waiting { seq, kind, is_write, deadline, future })
+                let trace = context.trace;
+                let future = prepared.run(self.executor.clone(), context);
+                let future = if span.is_recorded() { spanned(span, future).boxed() } else { future.boxed() };
+                Some(Waiting { seq, kind, is_write, deadline, trace, future })
             }
             Err(error) => {
                 field.series().record(error::code(&error), now - arrived);
@@ -203,7 +222,9 @@ impl Dialect for Pipeline {
             Ok((_, Ok(_), _)) => Code::Ok,
             Ok((_, Err(error), _)) | Err(error) => error::code(error),
         };
-        Field(ended.kind as u32).series().record(code, ended.arrived.elapsed());
+        let (series, took) = (Field(ended.kind as u32).series(), ended.arrived.elapsed());
+        series.record(code, took);
+        slow::note(took, ended.trace, || series.told(code));
         match ended.answer {
             Ok(piped) => self.answer(ended.seq, piped),
             Err(error) => self.refuse(ended.seq, &error),

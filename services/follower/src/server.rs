@@ -27,6 +27,9 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(60);
 /// Bytes that a pipeline puts around a request of the largest size: its number, tokens, cancels.
 const AROUND_A_REQUEST: usize = 64 * 1024;
 
+/// What comes by these is traced and timed, not they.
+const STREAMS: &[&str] = &["/tao.v1.GraphService/Pipeline", "/tao.v1.GraphService/Watch"];
+
 /// What is served beside health and reflection.
 const SERVICES: &[&str] = &["tao.v1.GraphService"];
 
@@ -71,6 +74,7 @@ pub async fn run<L: Listener>(
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),
             tier: "follower",
+            log: place.id.0,
         });
         logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
     }
@@ -89,6 +93,7 @@ pub async fn run<L: Listener>(
     let options = ServeOptions {
         max_connection_age: config.max_connection_age,
         max_connection_idle: config.max_connection_idle,
+        streams: STREAMS,
         max_connection_age_grace: Some(CONNECTION_GRACE),
         ..ServeOptions::default()
     };

@@ -8,7 +8,7 @@ use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits, Drain, Exchange, ServerLimits};
-use tao_runtime::{Ending, trace};
+use tao_runtime::Ending;
 use tao_topology::ClusterMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
@@ -53,7 +53,10 @@ impl Graph {
             let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
-        if let Some((result, at)) = self.hit(&call, &session) {
+        // What is sampled goes the long way, on which spans are made.
+        if !context.trace.is_sampled()
+            && let Some((result, at)) = self.hit(&call, &session)
+        {
             return respond(session, result, (!is_off(Rule::ReadTokens)).then_some((at.shard, at.position)));
         }
         let mut executed = self.executor.run_read(call, &session, &context).await;
@@ -93,8 +96,7 @@ impl Graph {
         check: impl FnOnce(&ClusterMap, &mut Violations) -> Result<(Session, Option<T>)>,
     ) -> Result<(Session, T, CallContext), Status> {
         let prepare = || {
-            let context =
-                CallContext::from_metadata(metadata, &DeadlineLimits::default(), trace::current_traceparent())?;
+            let context = CallContext::from_metadata(metadata, &DeadlineLimits::default(), tao_trace::current())?;
             let mut violations = Violations::default();
             let (session, call) = check(self.executor.map()?, &mut violations)?;
             Ok((session, validate::taken(call, violations)?, context))

@@ -3,6 +3,7 @@
 use tao_cache::{Fresh, Mode, Upstream};
 use tao_model::{Error, ObjectId, Position, Result};
 use tao_rpc::{CallContext, Op, ReplyBody, TierGroup, TierReply};
+use tao_trace::TraceContext;
 use tokio::time::Instant;
 
 /// Asks the leaders for what the caches miss: for each shard the one that rendezvous hashing chooses among those alive.
@@ -38,6 +39,14 @@ impl Upstream for Leaders {
 
     fn deadline(context: &CallContext) -> Instant {
         context.deadline
+    }
+
+    fn trace(context: &CallContext) -> TraceContext {
+        context.trace
+    }
+
+    fn traced(context: &CallContext, trace: TraceContext) -> CallContext {
+        CallContext { trace, ..context.clone() }
     }
 
     async fn read(

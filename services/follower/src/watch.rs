@@ -14,7 +14,7 @@ use tao_model::id::{EPOCH_MS, IdParts};
 use tao_model::{Error, LogId, Position, Result, Schema, Token, Violations};
 use tao_proto::{Answer, error, internal, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits, Op};
-use tao_runtime::{Ending, trace};
+use tao_runtime::Ending;
 use tao_topology::ClusterMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep_until, timeout_at};
@@ -52,6 +52,10 @@ pub struct Watches {
 impl Watches {
     /// At most so many at once.
     pub fn new(limit: usize) -> Self {
+        // Shown before there are any.
+        metrics::gauge!("tao_watch_streams").set(0.0);
+        metrics::counter!("tao_watch_changes_total").increment(0);
+        metrics::counter!("tao_watch_resumes_total").increment(0);
         Self { places: Arc::new(Semaphore::new(limit)), limit }
     }
 
@@ -111,7 +115,7 @@ async fn begin(
     request: &v1::WatchRequest,
 ) -> Result<Watching> {
     let map = executor.map()?;
-    let context = CallContext::from_metadata(metadata, &NO_DEADLINE, trace::current_traceparent())?;
+    let context = CallContext::from_metadata(metadata, &NO_DEADLINE, tao_trace::current())?;
     let mut violations = Violations::default();
     let mut token = session::token(map, &request.session_token, metadata, &mut violations)?;
     let filter = Filter::new(request, &executor.door(map), &mut violations);

@@ -1,6 +1,7 @@
 //! A cap on the work that one logical shard may have under way at its storage shard: a hot shard queues here, and is told so,
 //! instead of crowding out the others.
 
+use metrics::{Counter, Histogram, counter, histogram};
 use tao_model::{Error, Result, ShardId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +33,9 @@ struct Lane {
 pub struct Gate {
     lanes: Vec<Lane>,
     limits: GateLimits,
+    shed: Counter,
+    /// Seconds that calls have waited, those that had to.
+    queue: Histogram,
 }
 
 /// A call's place at the storage shard, until dropped.
@@ -49,7 +53,11 @@ impl Gate {
     /// For so many logical shards.
     pub fn new(shards: u32, limits: GateLimits) -> Self {
         let lane = || Lane { permits: Semaphore::new(limits.running), waiting: AtomicUsize::new(0) };
-        Self { lanes: (0..shards).map(|_| lane()).collect(), limits }
+        let shed = counter!("tao_leader_shed_total");
+        // Shown before there is any.
+        shed.increment(0);
+        let queue = histogram!("tao_leader_queue_seconds");
+        Self { lanes: (0..shards).map(|_| lane()).collect(), limits, shed, queue }
     }
 
     /// Waits for a place.
@@ -60,12 +68,14 @@ impl Gate {
         }
         if lane.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.waiting {
             lane.waiting.fetch_sub(1, Ordering::Relaxed);
-            metrics::counter!("tao_leader_shed_total").increment(1);
+            self.shed.increment(1);
             let what = format!("shard {shard} has {} calls waiting", self.limits.waiting);
             return Err(Error::Overloaded { what, retry_after: Duration::from_millis(50) });
         }
         let waiting = Waiting(&lane.waiting);
+        let began = Instant::now();
         let pass = timeout_at(deadline, lane.permits.acquire()).await;
+        self.queue.record(began.elapsed());
         drop(waiting);
         match pass {
             Ok(Ok(pass)) => Ok(pass),

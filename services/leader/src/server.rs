@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::select_all;
 use tao_cache::{CacheOptions, MemoryCache};
 use tao_model::Clock;
-use tao_rpc::{Drain, LinkOptions, ServerLimits, TierGroup, tier_server};
+use tao_rpc::{Drain, LinkOptions, STREAMS, ServerLimits, TierGroup, tier_server};
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tao_stream::Ring;
 use tonic::service::Routes;
@@ -57,20 +57,23 @@ pub async fn run<L: Listener>(
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
             clock: clock.clone(),
             tier: "leader",
+            log: place.id.0,
         });
         let shards = Shards::new(servers, place.id, topology.some_shard(n), limits);
         logs.push(Log::new(place.id, memory, shards, Ring::new(config.stream_bytes)));
         gates.push(gate);
     }
+    let limits = ServerLimits { tier: "leader", ..ServerLimits::default() };
     let service = LeaderService::new(topology, logs.clone());
-    let routes = Routes::new(tier_server(service, ServerLimits::default(), Drain::from(shutdown.token())))
+    let routes = Routes::new(tier_server(service, limits, Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes =
         if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
     tracing::info!(tier = "leader", address = %listener.local_addr()?, "listening for gRPC");
+    let options = ServeOptions { streams: STREAMS, ..ServeOptions::default() };
     let following = logs.iter().zip(&gates).map(|(log, gate)| Box::pin(log.keep_following(gate)));
     tokio::select! {
-        served = serve(listener, workers, routes, ServeOptions::default(), shutdown) => Ok(served?),
+        served = serve(listener, workers, routes, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
     }
 }

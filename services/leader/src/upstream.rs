@@ -9,6 +9,7 @@ use tao_model::{ClusterId, ClusterInfo, Error, LogId, ObjectId, Position, Result
 use tao_proto::internal;
 use tao_rpc::{CallContext, Op, ReplyBody, TierGroup, TierReply};
 use tao_stream::{History, Piece};
+use tao_trace::TraceContext;
 use tokio::time::Instant;
 
 use crate::gate::{Gate, GateLimits};
@@ -100,6 +101,14 @@ impl Upstream for Shards {
 
     fn deadline(context: &CallContext) -> Instant {
         context.deadline
+    }
+
+    fn trace(context: &CallContext) -> TraceContext {
+        context.trace
+    }
+
+    fn traced(context: &CallContext, trace: TraceContext) -> CallContext {
+        CallContext { trace, ..context.clone() }
     }
 
     /// The storage shard always reads its newest state, whatever the mode.

@@ -116,6 +116,11 @@ impl Dispatcher {
                 tasks.spawn(async move { deletes.keep_deleting(place).await });
             }
         }
+        // Shown before there are any, and also where there never are.
+        counter!("tao_shard_intents_delivered_total").increment(0);
+        counter!("tao_shard_intent_failures_total").increment(0);
+        gauge!("tao_shard_intents").set(0.0);
+        gauge!("tao_shard_intents_oldest_seconds").set(0.0);
         if !tasks.is_empty() {
             let store = self.store.clone();
             tasks.spawn(measure(store, clock));

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tao_model::{Clock, Schema};
-use tao_rpc::{Drain, ServerLimits, tier_server};
+use tao_rpc::{Drain, STREAMS, ServerLimits, tier_server};
 use tao_runtime::{Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tao_store::{OpenError, OpenOptions, open_when_reachable};
 use tokio_util::task::AbortOnDropHandle;
@@ -66,12 +66,14 @@ pub async fn run<L: Listener>(
     options.new_epoch = config.new_epoch;
     options.server = format!("{} {}", host(), listener.local_addr()?);
     let entrance = Entrance::new(gate.clone());
-    let routes = Routes::new(tier_server(entrance.clone(), ServerLimits::default(), Drain::from(shutdown.token())))
+    let limits = ServerLimits { tier: "shard", ..ServerLimits::default() };
+    let routes = Routes::new(tier_server(entrance.clone(), limits, Drain::from(shutdown.token())))
         .add_service(health_service(readiness, SERVICES));
     let routes =
         if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
     tracing::info!(tier = "shard", address = %listener.local_addr()?, "listening for gRPC");
-    let mut serving = pin!(serve(listener, workers, routes, ServeOptions::default(), shutdown.clone()));
+    let serve_options = ServeOptions { streams: STREAMS, ..ServeOptions::default() };
+    let mut serving = pin!(serve(listener, workers, routes, serve_options, shutdown.clone()));
 
     let waiting = entrance.clone();
     let opening = open_when_reachable(options, move |why| waiting.closed(why));

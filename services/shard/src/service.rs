@@ -9,6 +9,7 @@ use tao_model::{EdgeKey, Error, Position, Result, TypeId, Write};
 use tao_proto::{convert, edges, internal};
 use tao_rpc::{CallContext, Op, ReplyBody, TierHandler, TierReply};
 use tao_store::{AsOf, EdgePage, Scan, Store, WriteContext};
+use tao_trace::{Kind, Span, TraceContext};
 
 use crate::feed;
 use crate::intents::Dispatcher;
@@ -28,6 +29,8 @@ impl ShardService {
 
     async fn answer(&self, context: CallContext, op: Op) -> Result<TierReply> {
         let store = &self.store;
+        // A write's are made in the lane.
+        let _span = self.reading(context.trace, &op);
         Ok(match op {
             Op::ObjectRead(read) => {
                 let mut found = store.objects(&[convert::id(read.id)?]).await?;
@@ -64,7 +67,8 @@ impl ShardService {
             }
             Op::Write(write) => {
                 let key = Some(context.idempotency_key).filter(|k| !k.is_empty());
-                let write_context = WriteContext { idempotency_key: key, deadline: Some(context.deadline) };
+                let write_context =
+                    WriteContext { idempotency_key: key, deadline: Some(context.deadline), trace: context.trace };
                 let write = Write::try_from(write)?;
                 // Another log's dispatcher waits for nothing but what it has left here.
                 let settles = !matches!(write, Write::Intents { .. });
@@ -81,6 +85,21 @@ impl ShardService {
             }
             Op::LogRead(read) => read_log(&**store, read).await?,
         })
+    }
+}
+
+impl ShardService {
+    /// The span of what reads from the database, with the wait for a connection.
+    fn reading(&self, trace: TraceContext, op: &Op) -> Span {
+        let name = match op {
+            Op::ObjectRead(_) => "SELECT objects",
+            Op::ListRead(_) | Op::ListScan(_) | Op::EdgesRead(_) => "SELECT assocs",
+            Op::LogRead(_) => "SELECT change_log",
+            Op::Write(_) | Op::AllocateIds(_) => return Span::none(),
+        };
+        let span = trace.span(name, Kind::Client);
+        span.set("db.system.name", self.store.system());
+        span
     }
 }
 

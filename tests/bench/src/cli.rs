@@ -16,7 +16,7 @@ use crate::report::{self, Curve};
 use crate::run::{Arrivals, Plan};
 use crate::target::{Kind, Setup};
 use crate::workload::Workload;
-use crate::{hit_rate, load, quick, targets, whole};
+use crate::{hit_rate, load, quick, targets, watched, whole};
 
 /// Measures tao beside what one would build instead, on the same graph, with the same requests, in one run.
 #[derive(Debug, Parser)]
@@ -45,6 +45,8 @@ enum Command {
     Load(Load),
     /// CPU an operation on larger and larger graphs
     Growth(Full),
+    /// What metrics and traces cost the hits of a follower
+    Watched(Watched),
     #[command(flatten)]
     Serve(targets::Serve),
 }
@@ -222,6 +224,23 @@ struct Load {
     seed: Seed,
 }
 
+#[derive(Debug, Args)]
+struct Watched {
+    /// The share of requests that are traced
+    #[arg(long, default_value_t = 0.01)]
+    sampled: f64,
+    /// Rounds of each
+    #[arg(long, default_value_t = 9)]
+    rounds: u32,
+    /// Seconds of each round
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    #[command(flatten)]
+    client: Client,
+    #[command(flatten)]
+    seed: Seed,
+}
+
 /// `100000` or `1e5`.
 fn number(text: &str) -> Result<u64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number such as 1e5"))?;
@@ -249,6 +268,7 @@ impl Cli {
             }
             Command::HitRate(args) => args.run(),
             Command::Load(args) => args.run(),
+            Command::Watched(args) => args.run(),
             Command::Serve(serve) => serve.run(),
         }
     }
@@ -283,6 +303,16 @@ impl HitRate {
             hit_rate::Options { share: self.share, requests, threads, in_flight: self.in_flight, connections };
         println!("{}", hit_rate::compare(&graph, &options, &Bar::new())?.json());
         Ok(())
+    }
+}
+
+impl Watched {
+    fn run(self) -> Result<()> {
+        let Self { sampled, rounds, seconds, client, seed } = self;
+        ensure!((0.0..=1.0).contains(&sampled), "--sampled {sampled}: a share, 0 to 1");
+        ensure!(rounds > 0, "--rounds 0: at least one");
+        let options = watched::Options { rounds, seconds, sampled, seed: seed.seed };
+        watched::compare(&client.setup()?, &options, &Bar::new())
     }
 }
 

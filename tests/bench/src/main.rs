@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod target;
 mod targets;
+mod watched;
 mod whole;
 mod workload;
 

@@ -122,6 +122,7 @@ pub fn pipeline_seeds() -> Vec<Vec<u8>> {
         seq: seq as u64 + 1,
         timeout_us: 1_000_000,
         session: (seq % 2) as u32,
+        traceparent: String::new(),
         call: Some(call),
     };
     let calls: Vec<_> = calls().into_iter().enumerate().map(piped).collect();

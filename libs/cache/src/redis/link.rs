@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::{Histogram, histogram};
 use parking_lot::RwLock;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
@@ -93,6 +94,7 @@ pub(super) struct Link {
     connection: RwLock<Option<Connection>>,
     broken: Notify,
     begun: Instant,
+    durations: Histogram,
     /// Of a cluster, until when keys of a part are left alone, in milliseconds after `begun`.
     quiet: [AtomicU64; PARTS],
     /// Since the last success.
@@ -105,6 +107,7 @@ impl Link {
             connection: RwLock::new(None),
             broken: Notify::new(),
             begun: Instant::now(),
+            durations: histogram!("tao_cache_redis_duration_seconds"),
             quiet: [const { AtomicU64::new(0) }; PARTS],
             failures: AtomicU32::new(0),
         }
@@ -133,7 +136,10 @@ impl Link {
         if quiet.is_some_and(|until| until.load(Ordering::Relaxed) > self.now_ms()) {
             return None;
         }
-        let is_gone = match timeout(PATIENCE, command(connection)).await {
+        let began = Instant::now();
+        let ended = timeout(PATIENCE, command(connection)).await;
+        self.durations.record(began.elapsed());
+        let is_gone = match ended {
             Ok(Ok(value)) => {
                 self.failures.store(0, Ordering::Relaxed);
                 return Some(value);

@@ -50,7 +50,7 @@ impl Observer for Resets {
 
 /// Small memories, so that keys share buckets.
 fn memory() -> MemoryCache {
-    let options = CacheOptions { capacity_bytes: 1 << 16, clock: Arc::new(SystemClock), tier: "test" };
+    let options = CacheOptions { capacity_bytes: 1 << 16, clock: Arc::new(SystemClock), tier: "test", log: 0 };
     MemoryCache::with_memory(options, 2, 2)
 }
 

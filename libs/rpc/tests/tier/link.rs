@@ -9,11 +9,14 @@ use tao_model::Error;
 use tao_proto::internal::{EdgesRead, ExchangeResponse, Reply};
 use tao_rpc::{CallContext, LinkOptions, Op, TierClient};
 use tao_runtime::Workers;
+use tao_trace::TraceContext;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::support::*;
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]
 async fn calls_that_queue_up_travel_together() {
@@ -245,7 +248,7 @@ async fn an_answer_that_can_not_be_read_is_an_error() {
 #[tokio::test]
 async fn what_travels_with_a_call_arrives() {
     let handler = Handler::new(|context, _| async move {
-        assert_eq!((context.traceparent.as_str(), context.identity.as_str()), ("00-trace", "someone"));
+        assert_eq!((context.trace, context.identity.as_str()), (TraceContext::from_wire(TRACE), "someone"));
         assert_eq!((context.idempotency_key.as_str(), context.max_staleness_ms), ("key", 70));
         assert!(context.strong && context.floor == tao_model::Position::new(3, 4));
         let left = context.deadline - Instant::now();
@@ -254,7 +257,7 @@ async fn what_travels_with_a_call_arrives() {
     });
     let server = Server::start(handler, tao_rpc::ServerLimits::default()).await;
     let context = CallContext {
-        traceparent: "00-trace".to_owned(),
+        trace: TraceContext::from_wire(TRACE),
         identity: "someone".to_owned(),
         idempotency_key: "key".to_owned(),
         floor: tao_model::Position::new(3, 4),

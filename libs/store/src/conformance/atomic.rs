@@ -117,7 +117,8 @@ impl Suite {
             data: Data::from([("text".to_owned(), Value::String("x".repeat(60_000)))]),
             placement: Placement::Anywhere,
         };
-        let key = |key: &str| WriteContext { idempotency_key: Some(format!("{key} of {a}")), deadline: None };
+        let key =
+            |key: &str| WriteContext { idempotency_key: Some(format!("{key} of {a}")), ..WriteContext::default() };
         let write = |writes: Vec<Write>, key| self.store.write(batch(Vec::new(), writes), key);
         let head = self.store.head().await.unwrap();
         let refused = write((0..36).map(|_| large()).collect(), key("large")).await;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::{Gauge, Histogram, gauge, histogram};
 use parking_lot::Mutex;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
@@ -114,17 +115,32 @@ pub(crate) struct Connections {
     are_writers: bool,
     idle: Arc<Mutex<Vec<PgConnection>>>,
     permits: Arc<Semaphore>,
+    metrics: Arc<PoolMetrics>,
+}
+
+/// What is measured of a pool.
+struct PoolMetrics {
+    in_use: Gauge,
+    /// Seconds until a connection is had, those that are made included.
+    wait: Histogram,
 }
 
 impl Connections {
-    pub fn new(connector: Arc<Connector>, at_most: u32) -> Self {
-        let permits = Arc::new(Semaphore::new(at_most.max(1) as usize));
-        Self { connector, are_writers: false, idle: Arc::default(), permits }
+    /// For this, as a label of metrics.
+    pub fn new(connector: Arc<Connector>, pool: &'static str, at_most: u32) -> Self {
+        let at_most = at_most.max(1);
+        gauge!("tao_store_connections_limit", "pool" => pool).set(f64::from(at_most));
+        let metrics = PoolMetrics {
+            in_use: gauge!("tao_store_connections_in_use", "pool" => pool),
+            wait: histogram!("tao_store_connection_wait_seconds", "pool" => pool),
+        };
+        let permits = Arc::new(Semaphore::new(at_most as usize));
+        Self { connector, are_writers: false, idle: Arc::default(), permits, metrics: Arc::new(metrics) }
     }
 
     /// The same for the lane.
     pub fn of_writers(connector: Arc<Connector>, at_most: u32) -> Self {
-        Self { are_writers: true, ..Self::new(connector, at_most) }
+        Self { are_writers: true, ..Self::new(connector, "writers", at_most) }
     }
 
     /// The longest that a statement may take.
@@ -142,6 +158,7 @@ impl Connections {
 
     /// One that is free, or a new one; the flag says whether it was used before, and so may be broken without anybody's knowing.
     pub async fn take(&self) -> Result<(Lease, bool), Fault> {
+        let began = Instant::now();
         let permit = timeout(CONNECT, self.permits.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| Error::PoolTimedOut).and_then(|p| p.map_err(|_| Error::PoolClosed));
         let permit = permit.map_err(|error| fault(&error))?;
@@ -151,7 +168,10 @@ impl Connections {
             Some(connection) => connection,
             None => self.connect().await.map_err(|error| fault(&error))?,
         };
-        Ok((Lease { connection, idle: self.idle.clone(), _permit: permit }, is_used))
+        self.metrics.wait.record(began.elapsed());
+        self.metrics.in_use.increment(1.0);
+        let place = Place { metrics: self.metrics.clone(), _permit: permit };
+        Ok((Lease { connection, idle: self.idle.clone(), _place: place }, is_used))
     }
 
     /// Those that are free are dropped, since one of them turned out to be broken.
@@ -189,7 +209,19 @@ impl Connections {
 pub(crate) struct Lease {
     pub connection: PgConnection,
     idle: Arc<Mutex<Vec<PgConnection>>>,
+    _place: Place,
+}
+
+/// One of the connections that there may be.
+struct Place {
+    metrics: Arc<PoolMetrics>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.in_use.decrement(1.0);
+    }
 }
 
 impl Lease {

@@ -21,23 +21,23 @@ pub struct Field(pub u32);
 
 /// By number, from that of an answer that is an error on: it has the name of the stream's own.
 const NAMES: [&str; 17] = [
-    "Pipeline",
-    "ObjectGet",
-    "AssocGet",
-    "AssocCount",
-    "AssocRange",
-    "AssocTimeRange",
-    "ObjectMultiGet",
-    "ObjectAdd",
-    "ObjectUpdate",
-    "ObjectUpsert",
-    "ObjectDelete",
-    "AssocAdd",
-    "AssocDelete",
-    "AssocChangeType",
-    "Batch",
-    "WriteBatch",
-    "AllocateIds",
+    "tao.v1.GraphService/Pipeline",
+    "tao.v1.GraphService/ObjectGet",
+    "tao.v1.GraphService/AssocGet",
+    "tao.v1.GraphService/AssocCount",
+    "tao.v1.GraphService/AssocRange",
+    "tao.v1.GraphService/AssocTimeRange",
+    "tao.v1.GraphService/ObjectMultiGet",
+    "tao.v1.GraphService/ObjectAdd",
+    "tao.v1.GraphService/ObjectUpdate",
+    "tao.v1.GraphService/ObjectUpsert",
+    "tao.v1.GraphService/ObjectDelete",
+    "tao.v1.GraphService/AssocAdd",
+    "tao.v1.GraphService/AssocDelete",
+    "tao.v1.GraphService/AssocChangeType",
+    "tao.v1.GraphService/Batch",
+    "tao.v1.GraphService/WriteBatch",
+    "tao.v1.GraphService/AllocateIds",
 ];
 
 impl Field {
@@ -52,10 +52,22 @@ impl Field {
     /// Where durations of these calls are counted: with those of the calls that come by themselves.
     pub fn series(self) -> MethodSeries {
         static ALL: LazyLock<Vec<MethodSeries>> = LazyLock::new(|| {
-            let series = |name: &&str| CallDurations::of_process().method("tao.v1.GraphService", name);
+            let series = |name: &&str| {
+                let (service, method) = name.split_once('/').unwrap_or_default();
+                CallDurations::of_process().method(service, method)
+            };
             NAMES.iter().map(series).collect()
         });
-        ALL[(self.0 as usize).saturating_sub(Self::ERROR.0 as usize).min(NAMES.len() - 1)]
+        ALL[self.place()]
+    }
+
+    /// What their spans are called.
+    pub fn span_name(self) -> &'static str {
+        NAMES[self.place()]
+    }
+
+    fn place(self) -> usize {
+        (self.0 as usize).saturating_sub(Self::ERROR.0 as usize).min(NAMES.len() - 1)
     }
 
     /// Of a call.

@@ -1,6 +1,7 @@
 //! The servers: one tier as a process of its own, or all of them in one.
 
 mod dev;
+mod metrics;
 mod process;
 mod sample;
 mod tiers;

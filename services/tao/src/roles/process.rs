@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,7 +13,8 @@ use serde::Deserialize;
 use tao_model::{Clock, Schema, SystemClock};
 use tao_runtime::config::{self, ConfigError};
 use tao_runtime::telemetry::{self, LogFormat, TelemetryOptions};
-use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, serve_admin};
+use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, profile, serve_admin};
+use tao_trace::slow;
 use tokio::net::TcpListener;
 
 use super::tls::{PublicTlsOptions, TierTlsOptions};
@@ -40,6 +42,9 @@ pub struct CommonOptions {
     /// Threads that serve connections [default: one a core]
     #[arg(long, env = "TAO_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// Whether there are metrics; what they cost can be seen without them [default: true]
+    #[arg(long, env = "TAO_METRICS", value_name = "BOOL")]
+    metrics: Option<bool>,
     /// How logs look: text or json [default: text]
     #[arg(long, env = "TAO_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -55,6 +60,9 @@ pub struct CommonOptions {
     /// The share of requests that are traced, 0 to 1, where their caller does not decide [default: 1]
     #[arg(long, env = "TAO_TRACE_RATIO", value_name = "RATIO")]
     trace_ratio: Option<f64>,
+    /// Milliseconds from which on a request is logged as slow; 0: none is [default: 1000]
+    #[arg(long, env = "TAO_SLOW_REQUEST_MS", value_name = "MS")]
+    slow_request_ms: Option<f64>,
 }
 
 /// A configuration file: one for all tiers.
@@ -81,11 +89,13 @@ impl CommonOptions {
             schema: self.schema.or(lower.schema),
             admin_listen: self.admin_listen.or(lower.admin_listen),
             workers: self.workers.or(lower.workers),
+            metrics: self.metrics.or(lower.metrics),
             log_format: self.log_format.or(lower.log_format),
             log: self.log.or(lower.log),
             reflection: self.reflection.or(lower.reflection),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             trace_ratio: self.trace_ratio.or(lower.trace_ratio),
+            slow_request_ms: self.slow_request_ms.or(lower.slow_request_ms),
         }
     }
 }
@@ -105,6 +115,8 @@ pub struct Common {
     workers: Option<NonZeroUsize>,
     reflection: bool,
     telemetry: TelemetryOptions,
+    slow_requests: Option<Duration>,
+    metrics: bool,
 }
 
 /// Everything that tiers are run with.
@@ -151,6 +163,12 @@ impl CommonArgs {
         if !(0.0..=1.0).contains(&ratio) {
             problems.push(format!("trace_ratio: {ratio} is not within 0 to 1"));
         }
+        let slow_ms = options.slow_request_ms.unwrap_or(1_000.0);
+        let slow_requests = Duration::try_from_secs_f64(slow_ms / 1_000.0).ok();
+        if slow_requests.is_none() {
+            problems.push(format!("slow_request_ms: {slow_ms} is no number of milliseconds"));
+        }
+        let slow_requests = slow_requests.filter(|slow| !slow.is_zero());
         let (Some(schema), Some(tier), true) = (schema, tier, problems.is_empty()) else {
             return Err(ConfigError { problems });
         };
@@ -161,7 +179,9 @@ impl CommonArgs {
         telemetry.sample_ratio = ratio;
         let admin_listen = options.admin_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9464)));
         let reflection = options.reflection.unwrap_or(true);
-        Ok((Common { schema, admin_listen, workers: options.workers, reflection, telemetry }, tier))
+        let metrics = options.metrics.unwrap_or(true);
+        let workers = options.workers;
+        Ok((Common { metrics, schema, admin_listen, workers, reflection, telemetry, slow_requests }, tier))
     }
 
     /// Where the admin port is asked to be.
@@ -186,8 +206,10 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start a runtime")?;
     let ended = runtime.block_on(async {
-        let metrics = MetricsHandle::install();
+        let metrics = if common.metrics { MetricsHandle::install() } else { MetricsHandle::off() };
+        super::metrics::describe();
         let telemetry = telemetry::init(&common.telemetry)?;
+        slow::log_from(common.slow_requests);
         let shutdown = Shutdown::on_signal().context("can't listen for signals")?;
         let readiness = Readiness::new();
         readiness.close_on(&shutdown);
@@ -198,6 +220,8 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         tracing::info!(address = %admin, "listening for probes and metrics");
         let (ended, admin_shutdown) = Shutdown::new();
         let routes = AdminRoutes::default();
+        telemetry.answer_operators(&routes);
+        profile::answer_operators(&routes);
         let serving = tokio::spawn(serve_admin(listener, readiness.clone(), metrics, routes.clone(), admin_shutdown));
         let workers = Workers::new("tao-worker", common.workers).context("can't start worker threads")?;
         let server = Server {

@@ -6,6 +6,7 @@ mod baseline;
 pub mod cache_aside;
 mod channels;
 mod closed_loop;
+pub mod collector;
 pub mod connections;
 mod copy;
 pub mod echo;

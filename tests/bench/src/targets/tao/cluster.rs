@@ -49,20 +49,25 @@ impl Cluster {
     pub fn on_postgres(setup: &Setup) -> Result<Self> {
         let postgres = server::postgres()?;
         let url = postgres.create_database(DATABASE)?;
-        Self::start(setup, &url, Store::Postgres(Box::new(postgres)))
+        Self::start(setup, &url, Store::Postgres(Box::new(postgres)), &[])
     }
 
     /// On a file.
     pub fn on_sqlite(setup: &Setup) -> Result<Self> {
-        let folder = TempDir::new()?;
-        let url = format!("sqlite:{}", folder.join("tao.db").display());
-        Self::start(setup, &url, Store::Sqlite(folder))
+        Self::watched(setup, &[])
     }
 
-    fn start(setup: &Setup, url: &str, store: Store) -> Result<Self> {
+    /// The same, with options for all of its tiers.
+    pub fn watched(setup: &Setup, more: &[&str]) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let url = format!("sqlite:{}", folder.join("tao.db").display());
+        Self::start(setup, &url, Store::Sqlite(folder), more)
+    }
+
+    fn start(setup: &Setup, url: &str, store: Store, more: &[&str]) -> Result<Self> {
         let program = built_program("tao")?;
         let schema = repository().join("tests/bench/schema.toml").display().to_string();
-        let tier = |args: &[&str]| tao_harness::tier(&program, &[args, &["--schema", &schema]].concat());
+        let tier = |args: &[&str]| tao_harness::tier(&program, &[args, &["--schema", &schema], more].concat());
         let redis = setup.redis.then(Redis::start).transpose()?;
         let (shard, shard_address) = tier(&["shard", "--store", url])?;
         let (leader, leader_address) = tier(&["leader", "--shard", &shard_address])?;
