@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use parking_lot::Mutex;
 use tao_client::{Client, ClientOptions};
 
@@ -36,19 +36,24 @@ pub struct Load {
 }
 
 impl Load {
-    /// Begins: sessions at the followers that `address` names.
+    /// Begins: sessions at the followers that `address` names. Returns when each has what it works with.
     pub fn start(address: &str) -> Result<Self> {
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Tally>>::default());
-        let (connected, client) = std::sync::mpsc::channel();
+        let (begun, client) = std::sync::mpsc::channel();
         let (stopped, counted, to) = (stop.clone(), tally.clone(), address.to_owned());
         let runner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             runtime.block_on(async {
                 let client = Client::connect(&to, options())?;
-                connected.send(client.clone()).ok();
+                let begin = |number| tokio::spawn(Worker::begin(client.session(), number, counted.clone()));
+                let beginning: Vec<_> = (0..WORKERS).map(begin).collect();
+                let mut workers = Vec::new();
+                for worker in beginning {
+                    workers.push(worker.await??);
+                }
+                begun.send(client).ok();
                 let mut running = Vec::new();
-                for number in 0..WORKERS {
-                    let mut worker = Worker::begin(client.session(), number, counted.clone()).await?;
+                for mut worker in workers {
                     let stop = stopped.clone();
                     running.push(tokio::spawn(async move {
                         while !stop.load(Ordering::Relaxed) {
@@ -65,7 +70,10 @@ impl Load {
                 anyhow::Ok(stories)
             })
         });
-        let client = client.recv().context("the load could not begin")?;
+        let Ok(client) = client.recv() else {
+            let why = runner.join().map_err(|_| anyhow!("the load panicked"))?.err();
+            return Err(why.unwrap_or_else(|| anyhow!("the load ended")).context("the load could not begin"));
+        };
         Ok(Self { stop, tally, client, retries: 0, runner, address: address.to_owned() })
     }
 

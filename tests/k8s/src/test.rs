@@ -107,9 +107,10 @@ fn under_load(cluster: &Cluster, disturbances: impl FnOnce(Watch) -> Result<()>)
         done
     };
     let done = disturbances(&mut watch);
-    report.lost = load.finish()?;
+    // What was seen until something failed is told as well.
+    let finished = load.finish().map(|lost| report.lost = lost);
     println!("{}", report.table());
-    done.map(|()| report)
+    done.and(finished).map(|()| report)
 }
 
 fn step(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
