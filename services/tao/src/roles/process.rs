@@ -181,7 +181,7 @@ impl CommonArgs {
         let reflection = options.reflection.unwrap_or(true);
         let metrics = options.metrics.unwrap_or(true);
         let workers = options.workers;
-        Ok((Common { metrics, schema, admin_listen, workers, reflection, telemetry, slow_requests }, tier))
+        Ok((Common { schema, admin_listen, workers, reflection, telemetry, slow_requests, metrics }, tier))
     }
 
     /// Where the admin port is asked to be.
