@@ -105,6 +105,11 @@ impl Token {
         own.map_or(Position::ZERO, |(_, position)| *position).max(seen.base)
     }
 
+    /// What it says of all shards of `log`: it rises when shards are folded, and then hides what was seen of each.
+    pub fn base(&self, log: LogId) -> Position {
+        self.log(log).map_or(Position::ZERO, |seen| seen.base)
+    }
+
     /// Remembers that the session has seen `shard` at `position`; `log_of` tells where shards live.
     pub fn see(&mut self, shard: ShardId, position: Position, log_of: impl Fn(ShardId) -> LogId) {
         let seen = self.log_mut(log_of(shard));

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tao_model::{AssocRef, Key, LogId, ObjectId, ShardId, Token, TypeId};
+use tao_model::{AssocRef, Key, LogId, ObjectId, Token, TypeId};
 use tao_proto::v1::{self, value};
 use tao_rig::check::{
     ABSENT, Asked, Done, Failed, Filter, Kind, Level, Lsn, Outcome, Page, Read, Seen, SessionHistory, Step, Time,
@@ -28,8 +28,6 @@ pub const EDGES: [(&str, TypeId); 5] = [
     ("messaged", TypeId(10)),
     ("messaged_by", TypeId(11)),
 ];
-/// No shard: where a token says something of it, it says so of the whole log.
-const NO_SHARD: ShardId = ShardId(u32::MAX);
 /// Attempts at a write that may be repeated.
 const ATTEMPTS: u16 = 4;
 /// Edges of a page at the most.
@@ -168,12 +166,6 @@ impl Session {
         token.floor(shard, LogId(Plan::log_of(shard) as u32)).lsn as Lsn
     }
 
-    /// What a token says of all shards of a key's log.
-    fn base(&self, token: &Token, key: Key) -> Lsn {
-        let shard = self.cluster.plan.info(0).layout.shard(key.owner());
-        token.floor(NO_SHARD, LogId(Plan::log_of(shard) as u32)).lsn as Lsn
-    }
-
     fn see(&mut self, token: Option<&Token>) {
         if let Some(token) = token {
             self.token.merge(token);
@@ -219,7 +211,8 @@ impl Session {
                 }
                 // Of an answer that is not above what was sent it can't be told what it claims; nor where shards were folded on the
                 // way, and the positions of others hide this one's.
-                let folded = token.as_ref().is_some_and(|token| self.base(token, key) > self.base(before, key));
+                let log = LogId(Plan::log_of(self.cluster.plan.info(0).layout.shard(key.owner())) as u32);
+                let folded = token.as_ref().is_some_and(|token| token.base(log).lsn > before.base(log).lsn);
                 let claim = if got > sent && !(way.with_token && folded) { got } else { 0 };
                 let level = match way.level {
                     Level::Bounded(ms) => Level::Bounded(ms + Faults::max_clock_error_ms()),

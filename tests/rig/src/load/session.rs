@@ -17,8 +17,6 @@ use crate::load::context::{Context, Graph};
 
 /// After a deadline passed there, a session goes elsewhere for a while.
 const AVOID: Duration = Duration::from_secs(1);
-/// No shard: where a token says something of it, it says so of the whole log.
-const NO_SHARD: ShardId = ShardId(u32::MAX);
 /// Steps of a session, mostly; one in eight lives longer, until its token is folded.
 const SHORT_LIFE: std::ops::Range<u32> = 40..240;
 const LONG_LIFE: u32 = 2_000;
@@ -278,7 +276,8 @@ impl Trip {
         let log = shape.log(owner);
         let (sent, came) = (self.sent.as_ref(), self.came.as_ref());
         // Folded on the way: the other shards' positions hide this one's.
-        if floor(came, NO_SHARD, log) > floor(sent, NO_SHARD, log) {
+        let base = |token: Option<&Token>| token.map_or(0, |token| token.base(LogId(log as u32)).lsn);
+        if base(came) > base(sent) {
             return 0;
         }
         let after = self.covered(shape, owner);
