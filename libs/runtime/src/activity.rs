@@ -1,24 +1,75 @@
-//! Whether a connection is of use to anybody.
+//! Whether a connection is of use to anybody, or does harm.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 /// Looks at a connection before it is taken for idle.
 const LOOKS: u32 = 4;
+
+/// A call that is given up sooner than this was not meant.
+const TOO_SOON: Duration = Duration::from_millis(10);
+/// So many more of those than of all others, and the connection is one that only makes work.
+const MAX_RESETS: i64 = 1_024;
+
+/// Why a connection is ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Frames for nothing.
+    Frames,
+    /// Calls that are given up as soon as they are made.
+    Resets,
+    /// It has not begun to speak.
+    Silent,
+    /// An answer is left where it is.
+    Untaken,
+}
+
+impl Cause {
+    /// Of all.
+    pub(crate) const ALL: [Self; 4] = [Self::Frames, Self::Resets, Self::Silent, Self::Untaken];
+
+    /// As metrics and the peer are told.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            // What gRPC's own servers say.
+            Self::Frames => "too_many_pings",
+            Self::Resets => "too_many_resets",
+            Self::Silent => "silent",
+            Self::Untaken => "answer_not_taken",
+        }
+    }
+}
 
 /// The requests of a connection: counted, since to read the clock for each would cost more.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     begun: AtomicU64,
     running: AtomicUsize,
+    /// Streams among those.
+    streams: AtomicUsize,
+    /// Calls that were given up too soon, less all others.
+    resets: AtomicI64,
+    cause: Mutex<Option<Cause>>,
+    ended: CancellationToken,
 }
 
 /// A request under way; a stream is one for as long as it is open.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Activity>);
 
+/// A place among the streams of a connection.
+#[derive(Debug)]
+pub(crate) struct StreamPlace(Arc<Activity>);
+
 impl Busy {
+    pub(crate) const fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+
     pub(crate) fn with(activity: &Arc<Activity>) -> Self {
         activity.begun.fetch_add(1, Ordering::Relaxed);
         activity.running.fetch_add(1, Ordering::Relaxed);
@@ -32,7 +83,48 @@ impl Drop for Busy {
     }
 }
 
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Activity {
+    /// A place for one more stream, if there are fewer than `max`. A connection's requests are begun by one task.
+    pub(crate) fn stream(self: &Arc<Self>, max: usize) -> Option<StreamPlace> {
+        if self.streams.load(Ordering::Relaxed) >= max {
+            return None;
+        }
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Some(StreamPlace(self.clone()))
+    }
+
+    /// Notes that a call was answered.
+    pub(crate) fn answered(&self) {
+        if self.resets.load(Ordering::Relaxed) > 0 {
+            self.resets.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a call was given up after so long.
+    pub(crate) fn given_up(&self, after: Duration) {
+        if after < TOO_SOON && self.resets.fetch_add(1, Ordering::Relaxed) >= MAX_RESETS {
+            self.end(Cause::Resets);
+        }
+    }
+
+    /// Has the connection ended, for the cause that is named first.
+    pub(crate) fn end(&self, cause: Cause) {
+        self.cause.lock().get_or_insert(cause);
+        self.ended.cancel();
+    }
+
+    /// Waits until it is to be ended.
+    pub(crate) async fn ended(self: Arc<Self>) -> Cause {
+        self.ended.cancelled().await;
+        self.cause.lock().unwrap_or(Cause::Silent)
+    }
+
     /// Ends when there has been no request for so long, up to a quarter more.
     pub(crate) async fn idle_for(self: Arc<Self>, time: Duration) {
         let (mut begun, mut quiet) = (0, 0);
@@ -50,6 +142,22 @@ impl Activity {
 mod tests {
     use super::*;
     use tokio::time::{Instant, advance};
+
+    #[tokio::test]
+    async fn more_calls_given_up_at_once_than_answered_end_a_connection() {
+        let activity = Arc::new(Activity::default());
+        let ended = tokio::spawn(activity.clone().ended());
+        for _ in 0..10 * MAX_RESETS {
+            activity.given_up(Duration::ZERO);
+            activity.answered();
+            activity.given_up(TOO_SOON);
+        }
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished());
+        (0..=MAX_RESETS).for_each(|_| activity.given_up(Duration::ZERO));
+        activity.end(Cause::Untaken);
+        assert_eq!(ended.await.unwrap(), Cause::Resets);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn neither_what_runs_nor_what_has_just_ended_is_idle() {

@@ -22,12 +22,16 @@ use tao_tls::PeerIdentity;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::activity::{Activity, Busy};
+use crate::activity::{Activity, Busy, Cause};
 use crate::inline::Inline;
 use crate::layer::{Call, Instrumented, Measured};
 use crate::listener::Listener;
 use crate::outbox;
+use crate::peers::Peer;
 use crate::serve::ServeOptions;
+
+/// How long a peer may take until it says something.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
 /// In every request's extensions: begins when its connection is to end, by age or with the server. Streams without an end of their
 /// own end then, politely, so that their callers go on elsewhere.
@@ -54,6 +58,7 @@ impl Ending {
 /// Drives a connection. Must be polled on the runtime that the connection is to belong to.
 pub(crate) async fn drive<L: Listener>(
     conn: L::Conn,
+    peer: Peer,
     service: Instrumented,
     options: ServeOptions,
     drain: CancellationToken,
@@ -77,24 +82,34 @@ pub(crate) async fn drive<L: Listener>(
     let activity = Arc::<Activity>::default();
     let (info, identity, ends) = (io.connect_info(), L::identity(&io), Ending(ending.clone()));
     let service = PerConnection { service, info, identity, ending: ends, activity: activity.clone() };
-    let (io, outbox) = outbox::gather(io);
+    let (io, outbox) = outbox::gather(io, activity.clone());
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     // Looked at when it has something to say, and not whenever the connection has: that is what the set is for.
     let mut ends = FuturesUnordered::<BoxFuture<'static, End>>::new();
     let grace = options.max_connection_age_grace;
     ends.push(kill.cancelled_owned().map(|()| End::Now).boxed());
+    ends.push(activity.clone().ended().map(End::For).boxed());
+    ends.push(tokio::time::sleep(BEGINS_WITHIN).map(|()| End::IfSilent).boxed());
     ends.push(drain.cancelled_owned().map(|()| End::WhenDone(None)).boxed());
     if let Some(age) = options.max_connection_age {
         ends.push(tokio::time::sleep(vary(age)).map(move |()| End::WhenDone(grace)).boxed());
     }
     if let Some(idle) = options.max_connection_idle {
-        ends.push(activity.idle_for(idle).map(move |()| End::WhenDone(grace)).boxed());
+        ends.push(activity.clone().idle_for(idle).map(move |()| End::WhenDone(grace)).boxed());
     }
     std::future::poll_fn(|cx| {
         while let Poll::Ready(Some(end)) = ends.poll_next_unpin(cx) {
             match end {
                 End::Now => return Poll::Ready(()),
+                End::IfSilent if outbox.is_begun() => {}
+                End::IfSilent => activity.end(Cause::Silent),
+                End::For(cause) => {
+                    tracing::warn!(reason = cause.name(), %peer, "ended a connection that does harm");
+                    ended_for(cause).increment(1);
+                    outbox.end(cause, cx);
+                    return Poll::Ready(());
+                }
                 End::WhenDone(_) if ending.is_cancelled() => {}
                 End::WhenDone(grace) => {
                     ending.cancel();
@@ -119,10 +134,19 @@ pub(crate) async fn drive<L: Listener>(
     .await;
 }
 
+/// Connections that were ended for a cause.
+pub(crate) fn ended_for(cause: Cause) -> metrics::Counter {
+    metrics::counter!("server_connections_ended_total", "reason" => cause.name())
+}
+
 /// How a connection is to end.
 enum End {
     /// Dropped.
     Now,
+    /// Dropped, and told why.
+    For(Cause),
+    /// Dropped, if it has not begun to speak.
+    IfSilent,
     /// When what is under way is done, or after the grace if there is one.
     WhenDone(Option<Duration>),
 }
@@ -135,6 +159,8 @@ fn builder(options: &ServeOptions) -> http2::Builder<Inline> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(options.max_header_list_size)
+        // Calls that are given up in one go while the server is busy; those who do nothing else are found out by `Activity`.
+        .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.stream_window.saturating_mul(4))
         .keep_alive_interval(options.keepalive_interval)

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 
+use crate::inbound::Inbound;
 use crate::layer::split;
 
 /// As tonic's generated services make it.
@@ -29,7 +29,7 @@ pub struct Door {
 #[derive(Clone)]
 struct Direct {
     name: &'static str,
-    call: Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>,
+    call: Arc<dyn Fn(Request<Inbound>) -> Answer + Send + Sync>,
 }
 
 impl From<Routes> for Door {
@@ -43,7 +43,7 @@ impl Door {
     #[must_use]
     pub fn direct<S>(mut self, service: S) -> Self
     where
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer>
+        S: Service<Request<Inbound>, Response = Response<Body>, Error = Infallible, Future = Answer>
             + NamedService
             + Clone
             + Send
@@ -57,7 +57,7 @@ impl Door {
     }
 
     /// Calls the service that the path names.
-    pub(crate) fn call(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) fn call(&self, request: Request<Inbound>) -> Answer {
         let (service, _) = split(request.uri().path());
         match self.direct.iter().find(|direct| direct.name == service) {
             Some(direct) => (direct.call)(request),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -17,21 +18,31 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
-use crate::activity::Busy;
+use crate::activity::{Busy, StreamPlace};
 use crate::door::{Answer, Door};
 use crate::durations::{CallDurations, MethodSeries};
+use crate::inbound::{Inbound, InboundLimits};
+use crate::serve::ServeOptions;
+use crate::untaken::{AnswerBytes, Untaken, UntakenLimits};
 
-/// Measures the calls of what it wraps.
+/// Measures the calls of what it wraps, and holds them to their limits.
 #[derive(Clone)]
 pub(crate) struct Instrumented {
     door: Door,
-    /// See [`crate::ServeOptions::streams`].
+    /// See [`ServeOptions::streams`] and [`ServeOptions::max_streams`].
     streams: &'static [&'static str],
+    max_streams: usize,
+    inbound: Arc<InboundLimits>,
+    untaken: Arc<UntakenLimits>,
 }
 
 impl Instrumented {
-    pub(crate) const fn new(door: Door, streams: &'static [&'static str]) -> Self {
-        Self { door, streams }
+    pub(crate) fn new(door: Door, options: &ServeOptions) -> Self {
+        let inbound =
+            InboundLimits::new(options.max_message_size, options.message_timeout, options.max_unfinished_messages);
+        let untaken = UntakenLimits::new(options.max_untaken_answers, options.answer_timeout);
+        let (inbound, untaken) = (Arc::new(inbound), Arc::new(untaken));
+        Self { door, streams: options.streams, max_streams: options.max_streams, inbound, untaken }
     }
 
     /// Whether a call is one that people ask for: not a stream of many, nor a probe.
@@ -45,16 +56,32 @@ impl Instrumented {
             Some(series) => Series::Known(series),
             None => Series::New(request.uri().clone()),
         };
-        let is_single = self.is_single(request.uri().path());
+        let path = request.uri().path();
+        let is_single = self.is_single(path);
+        let is_stream = self.streams.contains(&path);
         let span = if is_single { span(&request) } else { Span::none() };
         let began = Instant::now();
-        let answer = span.within(|| catch_unwind(AssertUnwindSafe(|| self.door.call(request))));
-        let answer = answer.unwrap_or_else(|panic| {
-            let response = panicked(&*panic).into_http();
-            std::future::ready(Ok(response)).boxed()
-        });
-        Call { answer, running: Some(Running { began, series: Some(series), span, is_single, _busy: busy }) }
+        let place = if is_stream { busy.activity().stream(self.max_streams) } else { None };
+        let answer = if is_stream && place.is_none() {
+            answered(&Status::resource_exhausted(format!(
+                "this connection has {} streams, as many as it may: end one, or open another connection",
+                self.max_streams
+            )))
+        } else {
+            let request = request.map(|body| Inbound::new(body, self.inbound.clone(), is_single));
+            let answer = span.within(|| catch_unwind(AssertUnwindSafe(|| self.door.call(request))));
+            answer.unwrap_or_else(|panic| answered(&panicked(&*panic)))
+        };
+        let limits = self.untaken.clone();
+        let running =
+            Running { began, series: Some(series), span, is_single, untaken: None, limits, _place: place, busy };
+        Call { answer, running: Some(running) }
     }
+}
+
+/// An answer without a message.
+fn answered(status: &Status) -> Answer {
+    std::future::ready(Ok(status.clone().into_http())).boxed()
 }
 
 /// A handler at work.
@@ -135,7 +162,11 @@ struct Running {
     series: Option<Series>,
     span: Span,
     is_single: bool,
-    _busy: Busy,
+    /// What its caller has not taken yet, if that is much.
+    untaken: Option<Untaken>,
+    limits: Arc<UntakenLimits>,
+    _place: Option<StreamPlace>,
+    busy: Busy,
 }
 
 impl Running {
@@ -143,6 +174,16 @@ impl Running {
         // An answer without messages has its code in the headers; all others have it in the trailers.
         if let Some(code) = code(response.headers()) {
             self.end(code);
+        }
+        let mut response = response;
+        if let Some(AnswerBytes(bytes)) = response.extensions_mut().remove() {
+            match self.limits.charge(bytes, self.busy.activity()) {
+                Ok(untaken) => self.untaken = Some(untaken),
+                Err(status) => {
+                    self.end(status.code());
+                    response = status.into_http();
+                }
+            }
         }
         response.map(|inner| Measured { inner, running: self })
     }
@@ -161,6 +202,10 @@ impl Running {
         };
         let took = self.began.elapsed();
         series.record(code, took);
+        match code {
+            Code::Cancelled => self.busy.activity().given_up(took),
+            _ => self.busy.activity().answered(),
+        }
         if self.is_single {
             slow::note(took, self.span.context(), || series.told(code));
         }
@@ -199,6 +244,18 @@ impl http_body::Body for Measured {
         };
         match &frame {
             Some(Ok(frame)) => {
+                // One message at a time: with the next, the one before was taken.
+                if !this.running.is_single {
+                    let large = frame.data_ref().filter(|data| data.len() > AnswerBytes::LARGE);
+                    let charge = large.map(|data| this.running.limits.charge(data.len(), this.running.busy.activity()));
+                    match charge.transpose() {
+                        Ok(untaken) => this.running.untaken = untaken,
+                        Err(status) => {
+                            this.running.end(status.code());
+                            return Poll::Ready(Some(Err(status)));
+                        }
+                    }
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.running.end(code(trailers).unwrap_or(Code::Unknown));
                 }

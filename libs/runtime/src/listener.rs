@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tao_tls::{FollowsFiles, PeerIdentity, ServerTls};
@@ -27,6 +27,11 @@ pub trait Listener: Send + 'static {
 
     /// Who the peer is, if it has proved it: put into every request's extensions as `Arc<PeerIdentity>`.
     fn identity(_io: &Self::Io) -> Option<Arc<PeerIdentity>> {
+        None
+    }
+
+    /// Where a connection comes from, if that is known.
+    fn peer(_conn: &Self::Conn) -> Option<IpAddr> {
         None
     }
 
@@ -91,6 +96,10 @@ impl Listener for TcpAcceptor {
             TcpIo::Plain(_) => None,
             TcpIo::Secure(stream) => ServerTls::identity(stream).map(Arc::new),
         }
+    }
+
+    fn peer((stream, _): &Self::Conn) -> Option<IpAddr> {
+        stream.peer_addr().ok().map(|address| address.ip())
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

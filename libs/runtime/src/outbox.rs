@@ -11,6 +11,11 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::activity::{Activity, Cause};
+use crate::frames::Frames;
+
+/// Bytes of the answer to a ping.
+const PONG: usize = 17;
 /// What may be held back. What is more is sent at once: the peer has enough to do by then.
 const LIMIT: usize = 32 * 1024;
 
@@ -27,11 +32,16 @@ struct Held<I> {
     sent: usize,
     /// Whether the connection itself may still hold something back: TLS does, when the socket has no room.
     is_unflushed: bool,
+    /// What the peer sends, and who is told when it is too much.
+    frames: Frames,
+    activity: Arc<Activity>,
 }
 
 /// Both ends of a connection's writes. They belong to one task.
-pub(crate) fn gather<I>(io: I) -> (Gathering<I>, Outbox<I>) {
-    let held = Arc::new(Mutex::new(Held { io, gathered: Vec::new(), sent: 0, is_unflushed: false }));
+pub(crate) fn gather<I>(io: I, activity: Arc<Activity>) -> (Gathering<I>, Outbox<I>) {
+    let frames = Frames::new();
+    let held = Held { io, gathered: Vec::new(), sent: 0, is_unflushed: false, frames, activity };
+    let held = Arc::new(Mutex::new(held));
     (Gathering(held.clone()), Outbox(held))
 }
 
@@ -39,6 +49,19 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Sends; to be called after each poll of the connection, by the same task. Pending: the task is woken when there is room.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_send(cx)
+    }
+
+    /// Whether the peer has begun to speak.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.0.lock().frames.is_begun()
+    }
+
+    /// Says as the last word why the connection is ended, if there is room for it.
+    pub(crate) fn end(&self, cause: Cause, cx: &mut Context<'_>) {
+        let mut held = self.0.lock();
+        let word = held.frames.calm_down(cause.name());
+        held.gathered.extend_from_slice(&word);
+        let _ = held.poll_send(cx);
     }
 }
 
@@ -73,7 +96,13 @@ impl<I: AsyncWrite + Unpin> Held<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Gathering<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().io).poll_read(cx, buf)
+        let held = &mut *self.0.lock();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut held.io).poll_read(cx, buf))?;
+        if held.frames.read(&buf.filled()[before..]).is_err() {
+            held.activity.end(Cause::Frames);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -81,6 +110,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut held = self.0.lock();
         ready!(held.poll_room(cx, buf.len()))?;
+        if buf.len() > PONG {
+            held.frames.sent();
+        }
         held.gathered.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -93,6 +125,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
         let mut held = self.0.lock();
         let more = bufs.iter().map(|buf| buf.len()).sum();
         ready!(held.poll_room(cx, more))?;
+        if more > PONG {
+            held.frames.sent();
+        }
         bufs.iter().for_each(|buf| held.gathered.extend_from_slice(buf));
         Poll::Ready(Ok(more))
     }
@@ -123,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn writes_wait_for_the_send_or_for_being_many() {
         let (near, mut far) = tokio::io::duplex(2 * LIMIT);
-        let (mut gathering, outbox) = gather(near);
+        let (mut gathering, outbox) = gather(near, Arc::default());
         let mut cx = Context::from_waker(Waker::noop());
         let mut received = vec![0; 4 * LIMIT];
         let mut write = |bytes: &[u8]| {

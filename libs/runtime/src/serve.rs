@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection;
+use crate::activity::Cause;
+use crate::connection::{self, ended_for};
 use crate::door::Door;
 use crate::layer::Instrumented;
 use crate::listener::Listener;
+use crate::peers::Peers;
 use crate::shutdown::Shutdown;
 use crate::workers::Workers;
 
@@ -24,8 +26,22 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ServeOptions {
     /// More connections than this at once are closed as soon as they are accepted.
     pub max_connections: usize,
+    /// Of those, from one address.
+    pub max_connections_per_address: usize,
     /// Requests and streams at once on one connection.
     pub max_concurrent_streams: u32,
+    /// Among those, calls that go on and on (see [`Self::streams`]).
+    pub max_streams: usize,
+    /// Bytes of a request's message; of a stream's messages, each.
+    pub max_message_size: u64,
+    /// From when a message begins to its end; a call of one message begins with its headers.
+    pub message_timeout: Duration,
+    /// Bytes of large messages that have not come to their end, all connections together.
+    pub max_unfinished_messages: u64,
+    /// Bytes of large answers that were not taken yet, all connections together.
+    pub max_untaken_answers: u64,
+    /// A connection that leaves a large answer for so long is ended.
+    pub answer_timeout: Duration,
     /// Bytes of a request's headers, as HTTP/2 counts them (32 more for each).
     pub max_header_list_size: u32,
     /// Bytes that may be on their way to one stream; a connection gets four times as many.
@@ -52,7 +68,14 @@ impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: usize::MAX,
             max_concurrent_streams: 1_000,
+            max_streams: usize::MAX,
+            max_message_size: u64::MAX,
+            message_timeout: Duration::from_secs(30),
+            max_unfinished_messages: u64::MAX,
+            max_untaken_answers: u64::MAX,
+            answer_timeout: Duration::from_secs(60),
             max_header_list_size: 32 * 1024,
             stream_window: 1024 * 1024,
             keepalive_interval: Some(Duration::from_secs(20)),
@@ -76,14 +99,16 @@ pub async fn serve<L: Listener>(
     options: ServeOptions,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let service = Instrumented::new(services.into(), options.streams);
+    let service = Instrumented::new(services.into(), &options);
     let connections = TaskTracker::new();
     let kill = CancellationToken::new();
     let _dropped_with_the_server = kill.clone().drop_guard();
     let gauge = metrics::gauge!("server_connections");
     let refused = metrics::counter!("server_connections_refused_total");
+    let peers = Peers::default();
     // Shown before there are any.
     refused.increment(0);
+    Cause::ALL.into_iter().for_each(|cause| ended_for(cause).increment(0));
     let mut begun = pin!(shutdown.wait());
     let broken = loop {
         let accepted = tokio::select! {
@@ -97,10 +122,16 @@ pub async fn serve<L: Listener>(
                 tracing::warn!(limit = options.max_connections, "too many connections, refused one");
             }
             Ok(conn) => {
+                let Some(peer) = peers.admit(L::peer(&conn), options.max_connections_per_address) else {
+                    refused.increment(1);
+                    let (limit, peer) = (options.max_connections_per_address, L::peer(&conn));
+                    tracing::warn!(limit, ?peer, "too many connections from one address, refused one");
+                    continue;
+                };
                 let seat = workers.take_seat();
                 let handle = seat.handle.clone();
                 let drive =
-                    connection::drive::<L>(conn, service.clone(), options.clone(), shutdown.token(), kill.clone());
+                    connection::drive::<L>(conn, peer, service.clone(), options.clone(), shutdown.token(), kill.clone());
                 let gauge = gauge.clone();
                 handle.spawn(connections.track_future(async move {
                     gauge.increment(1);

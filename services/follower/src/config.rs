@@ -17,6 +17,8 @@ const WARM_START_MS: u64 = 5 * 60 * 1_000;
 const MAX_CONNECTION_AGE: u64 = 30 * 60;
 const MAX_CONNECTION_IDLE: u64 = 15 * 60;
 const MONTH: u64 = 30 * 24 * 3_600;
+const MAX_CONNECTIONS: usize = 10_000;
+const MESSAGE_TIMEOUT_MS: u64 = 30_000;
 /// Each has a stream from a leader for every database.
 const MAX_WATCHES: usize = 256;
 
@@ -54,6 +56,15 @@ pub struct Options {
     /// Watch streams at once; more are refused [default: 256]
     #[arg(long, env = "TAO_MAX_WATCHES", value_name = "N")]
     pub max_watches: Option<usize>,
+    /// Connections of clients at once; more are closed as they come [default: 10000]
+    #[arg(long, env = "TAO_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Of those, from one address [default: half of them]
+    #[arg(long, env = "TAO_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub max_connections_per_address: Option<usize>,
+    /// Milliseconds that a request's message may take from its beginning to its end, 100 or more [default: 30000]
+    #[arg(long, env = "TAO_MESSAGE_TIMEOUT_MS", value_name = "MS")]
+    pub message_timeout_ms: Option<u64>,
     /// Seconds after which a client's connection is ended politely, so that load spreads, give or take a tenth; 0: never
     /// [default: 1800]
     #[arg(long, env = "TAO_MAX_CONNECTION_AGE", value_name = "SECONDS")]
@@ -88,6 +99,12 @@ pub struct Config {
     pub warm_start: Duration,
     /// Watch streams at once.
     pub max_watches: usize,
+    /// Connections of clients at once.
+    pub max_connections: usize,
+    /// Of those, from one address.
+    pub max_connections_per_address: usize,
+    /// From a message's beginning to its end.
+    pub message_timeout: Duration,
     /// After this a client's connection is ended politely.
     pub max_connection_age: Option<Duration>,
     /// After so long without a request it is, too.
@@ -117,6 +134,9 @@ impl Options {
             redis_password: self.redis_password.or(lower.redis_password),
             warm_start_ms: self.warm_start_ms.or(lower.warm_start_ms),
             max_watches: self.max_watches.or(lower.max_watches),
+            max_connections: self.max_connections.or(lower.max_connections),
+            max_connections_per_address: self.max_connections_per_address.or(lower.max_connections_per_address),
+            message_timeout_ms: self.message_timeout_ms.or(lower.message_timeout_ms),
             max_connection_age: self.max_connection_age.or(lower.max_connection_age),
             max_connection_idle: self.max_connection_idle.or(lower.max_connection_idle),
             resolve_every_ms: self.resolve_every_ms.or(lower.resolve_every_ms),
@@ -159,6 +179,20 @@ impl Options {
         if audit_per_second > 1_000 {
             problems.push(format!("audit_per_second: {audit_per_second} is not within 0 to 1000"));
         }
+        let max_connections = self.max_connections.unwrap_or(MAX_CONNECTIONS);
+        if !(1..=1_000_000).contains(&max_connections) {
+            problems.push(format!("max_connections: {max_connections} is not within 1 to 1000000"));
+        }
+        let max_connections_per_address = self.max_connections_per_address.unwrap_or(max_connections.div_ceil(2));
+        if !(1..=max_connections.max(1)).contains(&max_connections_per_address) {
+            problems.push(format!(
+                "max_connections_per_address: {max_connections_per_address} is not within 1 to max_connections, {max_connections}"
+            ));
+        }
+        let message_timeout_ms = self.message_timeout_ms.unwrap_or(MESSAGE_TIMEOUT_MS);
+        if !(100..=600_000).contains(&message_timeout_ms) {
+            problems.push(format!("message_timeout_ms: {message_timeout_ms} is not within 100 to 600000"));
+        }
         let max_connection_age = self.max_connection_age.unwrap_or(MAX_CONNECTION_AGE);
         let max_connection_idle = self.max_connection_idle.unwrap_or(MAX_CONNECTION_IDLE);
         for (name, time) in [("max_connection_age", max_connection_age), ("max_connection_idle", max_connection_idle)] {
@@ -182,6 +216,9 @@ impl Options {
                 redis,
                 warm_start: Duration::from_millis(self.warm_start_ms.unwrap_or(WARM_START_MS)),
                 max_watches,
+                max_connections,
+                max_connections_per_address,
+                message_timeout: Duration::from_millis(message_timeout_ms),
                 max_connection_age: seconds(max_connection_age),
                 max_connection_idle: seconds(max_connection_idle),
                 audit_per_second,
@@ -232,15 +269,18 @@ mod tests {
             topology: Some("absent.toml".into()),
             redis: Some("x".to_owned()),
             max_connection_age: Some(MONTH + 1),
+            max_connections: Some(0),
+            message_timeout_ms: Some(99),
             resolve_every_ms: Some(1),
             ..Default::default()
         };
         let problems = wrong.check().unwrap_err();
-        assert!(problems[0].contains("give one of the two") && problems.len() == 4, "{problems:?}");
+        assert!(problems[0].contains("give one of the two") && problems.len() == 7, "{problems:?}");
         let two = Options { leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
         let config = two.check().unwrap();
         assert_eq!(config.topology.leaders().len(), 2);
         assert_eq!(config.max_connection_age, Some(Duration::from_secs(1_800)));
+        assert_eq!((config.max_connections, config.max_connections_per_address), (10_000, 5_000));
         let never = Options { max_connection_age: Some(0), ..Default::default() };
         assert_eq!(never.check().unwrap().max_connection_age, None);
     }

@@ -27,6 +27,11 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(60);
 /// Bytes that a pipeline puts around a request of the largest size: its number, tokens, cancels.
 const AROUND_A_REQUEST: usize = 64 * 1024;
 
+/// Pipelines and watches of one connection: each may have a message of 4 MiB that is not complete, and one that is not taken.
+const MAX_STREAMS: usize = 128;
+/// Bytes of large messages that come in, and of large answers that go out, all connections together.
+const MAX_HELD: u64 = 256 << 20;
+
 /// What comes by these is traced and timed, not they.
 const STREAMS: &[&str] = &["/tao.v1.GraphService/Pipeline", "/tao.v1.GraphService/Watch"];
 
@@ -91,6 +96,13 @@ pub async fn run<L: Listener>(
     let door = Door::from(routes).direct(graph);
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {
+        max_connections: config.max_connections,
+        max_connections_per_address: config.max_connections_per_address,
+        max_streams: MAX_STREAMS,
+        max_message_size: (MAX_REQUEST + AROUND_A_REQUEST) as u64,
+        message_timeout: config.message_timeout,
+        max_unfinished_messages: MAX_HELD,
+        max_untaken_answers: MAX_HELD,
         max_connection_age: config.max_connection_age,
         max_connection_idle: config.max_connection_idle,
         streams: STREAMS,

@@ -8,7 +8,7 @@ use tao_model::{Error, Result, Violations, Write};
 use tao_proto::server::graph_service_server::GraphService;
 use tao_proto::{Answer, error, metadata, v1};
 use tao_rpc::{CallContext, DeadlineLimits, Drain, Exchange, ServerLimits};
-use tao_runtime::Ending;
+use tao_runtime::{AnswerBytes, Ending};
 use tao_topology::ClusterMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
@@ -111,7 +111,14 @@ fn respond(session: Session, result: Result<Answer>, seen: impl IntoIterator<Ite
     let by_metadata = session.is_by_metadata() || result.is_err();
     let token = session.token_with(seen);
     let mut answered = match result {
-        Ok(answer) => Ok(Response::new(answers::with_token(answer, &token))),
+        Ok(answer) => {
+            let mut response = Response::new(answers::with_token(answer, &token));
+            let bytes = response.get_ref().len();
+            if bytes > AnswerBytes::LARGE {
+                response.extensions_mut().insert(AnswerBytes(bytes));
+            }
+            Ok(response)
+        }
         Err(error) => Err(error::to_status(&error)),
     };
     if by_metadata && let Ok(mut header) = MetadataValue::try_from(&token) {

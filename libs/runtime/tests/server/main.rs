@@ -4,6 +4,7 @@ mod admin;
 mod connections;
 mod drain;
 mod health;
+mod hostile;
 mod service;
 mod signals;
 mod tls;

@@ -22,17 +22,23 @@ use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
+type Change = dyn Fn(&Status, &mut Response<Body>) + Send + Sync;
 type Method = dyn Fn(Request<Body>) -> BoxFuture<'static, Status> + Send + Sync;
 
 /// Answers every call of `test.Service` with the status that its closure gives, and the name of the thread it ran on.
 #[derive(Clone)]
-pub struct Service(Arc<Method>);
+pub struct Service(Arc<Method>, Option<Arc<Change>>);
 
 impl Service {
     pub fn new<F: Future<Output = Status> + Send + 'static>(
         method: impl Fn(Request<Body>) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(move |request| Box::pin(method(request))))
+        Self(Arc::new(move |request| Box::pin(method(request))), None)
+    }
+
+    /// With answers that are made into others.
+    pub fn changed(self, change: impl Fn(&Status, &mut Response<Body>) + Send + Sync + 'static) -> Self {
+        Self(self.0, Some(Arc::new(change)))
     }
 
     pub fn ok() -> Self {
@@ -58,8 +64,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let answer = (self.0)(request.map(Body::new));
+        let change = self.1.clone();
         Box::pin(async move {
-            let mut response = answer.await.into_http();
+            let status = answer.await;
+            let mut response = status.clone().into_http();
+            if let Some(change) = change {
+                response.headers_mut().remove("grpc-status");
+                change(&status, &mut response);
+            }
             let thread = std::thread::current().name().unwrap_or("none").to_owned();
             response.headers_mut().insert("thread", thread.parse().unwrap());
             Ok(response)

@@ -1,0 +1,208 @@
+//! HTTP/2 frames that ask for nothing: pings, settings, resets, window updates, empty data. An honest peer sends them along with its
+//! requests, or a few a second; somebody who sends them in floods makes the server work for nothing, and is told to calm down.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How an HTTP/2 connection begins, before its first frame (RFC 9113, section 3.4).
+const PREFACE: usize = 24;
+/// Bytes of a frame's head: its length, type, flags and stream.
+const HEAD: usize = 9;
+/// Frames for nothing that may come at once.
+const BURST: i64 = 1_024;
+/// And so many more each second.
+const PER_SECOND: i64 = 64;
+/// And so many with each frame that carries something, since it will be answered, and the answer acknowledged.
+const WITH_CONTENT: i64 = 4;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// What a peer sends, frame by frame.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    /// Bytes that are not looked at: of the preface, or of a frame's content.
+    skip: usize,
+    head: [u8; HEAD],
+    /// Bytes of the head that are there.
+    filled: usize,
+    /// Of a head, the first.
+    is_begun: bool,
+    credit: i64,
+    credited: Instant,
+    last_stream: u32,
+}
+
+/// The peer floods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flood;
+
+impl Frames {
+    pub(crate) fn new() -> Self {
+        Self {
+            skip: PREFACE,
+            head: [0; HEAD],
+            filled: 0,
+            is_begun: false,
+            credit: BURST,
+            credited: Instant::now(),
+            last_stream: 0,
+        }
+    }
+
+    /// Whether the peer has sent its preface and a frame's head.
+    pub(crate) const fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    /// Looks at bytes that have come.
+    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let taken = (HEAD - self.filled).min(bytes.len());
+            self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+            self.filled += taken;
+            bytes = &bytes[taken..];
+            if self.filled == HEAD {
+                self.filled = 0;
+                self.frame()?;
+            }
+        }
+    }
+
+    /// Notes that something was sent that is more than the answer to a ping.
+    pub(crate) fn sent(&mut self) {
+        self.credit = (self.credit + 1).min(BURST);
+    }
+
+    fn frame(&mut self) -> Result<(), Flood> {
+        self.is_begun = true;
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        self.skip = length;
+        let is_content = match kind {
+            HEADERS => {
+                self.last_stream = self.last_stream.max(u32::from_be_bytes(stream));
+                true
+            }
+            // How many of those a header may take, HTTP/2 itself looks after.
+            CONTINUATION => true,
+            DATA => length > 0 || flags & END_STREAM != 0,
+            _ => false,
+        };
+        if is_content {
+            self.credit = (self.credit + WITH_CONTENT).min(BURST);
+            return Ok(());
+        }
+        self.credit -= 1;
+        if self.credit < 0 { self.spare() } else { Ok(()) }
+    }
+
+    /// What time has given. The clock is read only when all else is used up.
+    fn spare(&mut self) -> Result<(), Flood> {
+        let now = Instant::now();
+        let since = (now - self.credited).min(Duration::from_secs(3_600));
+        let more = since.as_millis() as i64 * PER_SECOND / 1_000;
+        if more == 0 {
+            return Err(Flood);
+        }
+        self.credit = (self.credit + more).min(BURST);
+        self.credited = now;
+        if self.credit < 0 { Err(Flood) } else { Ok(()) }
+    }
+
+    /// The frame that ends a connection, and says why.
+    pub(crate) fn calm_down(&self, why: &str) -> Vec<u8> {
+        let length = 8 + why.len() as u32;
+        let mut frame = length.to_be_bytes()[1..].to_vec();
+        frame.extend_from_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
+        frame.extend_from_slice(&self.last_stream.to_be_bytes());
+        frame.extend_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
+        frame.extend_from_slice(why.as_bytes());
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: u8 = 6;
+
+    fn frame(kind: u8, flags: u8, stream: u8, length: usize) -> Vec<u8> {
+        let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags, 0, 0, 0, stream]);
+        frame.resize(HEAD + length, 7);
+        frame
+    }
+
+    fn begun() -> Frames {
+        let mut frames = Frames::new();
+        assert!(frames.read(&[1; PREFACE]).is_ok() && !frames.is_begun());
+        frames
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_beyond_the_burst_are_a_flood_unless_they_are_spread() {
+        let mut frames = begun();
+        let ping = frame(PING, 0, 0, 8);
+        for _ in 0..BURST {
+            assert_eq!(frames.read(&ping), Ok(()));
+        }
+        assert_eq!(frames.read(&ping), Err(Flood));
+        let mut patient = begun();
+        for _ in 0..10 * BURST {
+            tokio::time::advance(Duration::from_millis(16)).await;
+            assert_eq!(patient.read(&ping), Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_are_found_however_they_are_cut() {
+        let call = [frame(HEADERS, 4, 1, 40), frame(DATA, 1, 1, 300)].concat();
+        let one = [call, frame(PING, 0, 0, 8), frame(8, 0, 0, 4)].concat();
+        let mut all = vec![9; PREFACE];
+        (0..5 * BURST).for_each(|_| all.extend_from_slice(&one));
+        for cut in [1, 2, 7, 64, 4_096] {
+            let mut frames = Frames::new();
+            assert!(all.chunks(cut).all(|bytes| frames.read(bytes).is_ok()), "{cut}");
+            assert_eq!((frames.credit, frames.last_stream, frames.is_begun()), (BURST, 1, true));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_carries_nothing_is_counted_and_what_is_sent_pays_for_it() {
+        for (kind, flags, length) in [(DATA, 0, 0), (3, 0, 4), (4, 0, 0), (8, 0, 4), (2, 0, 5), (77, 0, 3)] {
+            let mut frames = begun();
+            let idle = frame(kind, flags, 1, length);
+            let taken = (0..2 * BURST).take_while(|_| frames.read(&idle).is_ok()).count();
+            assert_eq!(taken as i64, BURST, "kind {kind}");
+            let mut busy = begun();
+            let paid = |_| {
+                busy.sent();
+                busy.read(&idle).is_ok()
+            };
+            assert!((0..2 * BURST).all(paid));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_word_names_the_last_stream() {
+        let mut frames = begun();
+        frames.read(&frame(HEADERS, 5, 9, 10)).unwrap();
+        let said = frames.calm_down("too_many_pings");
+        assert_eq!(said.len(), HEAD + 8 + 14);
+        assert_eq!((said[2], said[3]), (22, GOAWAY));
+        assert_eq!(said[HEAD..HEAD + 8], [0, 0, 0, 9, 0, 0, 0, 0xb]);
+    }
+}
