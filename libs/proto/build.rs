@@ -39,8 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&server)?;
     let mut public = descriptors;
     public.file.retain(|f| f.package() != "tao.internal.v1");
-    let mut builder =
-        tonic_prost_build::configure().out_dir(&server).build_client(false).extern_path(".tao.v1", "crate::v1");
+    let mut builder = tonic_prost_build::configure()
+        .out_dir(&server)
+        .build_client(false)
+        .codec_path("crate::codec::Codec")
+        .extern_path(".tao.v1", "crate::v1");
     let methods = public.file.iter().flat_map(|f| &f.service).flat_map(|s| &s.method);
     let answers: BTreeSet<String> = methods.map(|m| m.output_type().to_owned()).collect();
     for answer in answers {

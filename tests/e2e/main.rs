@@ -2,6 +2,7 @@
 
 mod across;
 mod api;
+mod attacks;
 mod audit;
 mod cluster;
 mod commands;
@@ -10,6 +11,7 @@ mod faults;
 mod graph;
 mod grpcurl;
 mod health;
+mod honest;
 mod members;
 mod monitoring;
 mod nodelay;

@@ -1,6 +1,7 @@
 //! The wire: generated code, and the conversions between it and the model.
 
 pub mod answer;
+pub mod codec;
 pub mod convert;
 pub mod data;
 pub mod edges;

@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use metrics::Gauge;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// When to try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,16 +35,16 @@ impl Budget {
         Self(Arc::new(Held { max, bytes: AtomicU64::new(0), gauge }))
     }
 
-    pub(crate) fn max(&self) -> u64 {
-        self.0.max
-    }
-
-    /// Takes a part; none when there is not as much left.
-    pub(crate) fn take(&self, bytes: u64) -> Option<Charge> {
+    /// Takes a part; when there is not as much left, the caller is to come back. `what` there is of it.
+    pub(crate) fn take(&self, bytes: u64, what: &str) -> Result<Charge, Status> {
         let add = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.0.max);
-        self.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        if self.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err() {
+            let message = format!("{what}, of {} bytes together: try again", self.0.max);
+            let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+            return Err(Status::with_error_details(Code::ResourceExhausted, message, details));
+        }
         self.0.gauge.increment(bytes as f64);
-        Some(Charge { of: self.clone(), bytes })
+        Ok(Charge { of: self.clone(), bytes })
     }
 }
 
@@ -56,11 +62,15 @@ mod tests {
     #[test]
     fn no_more_is_held_than_may_be() {
         let budget = Budget::new(100, Gauge::noop());
-        let (one, two) = (budget.take(60).unwrap(), budget.take(40).unwrap());
-        assert!(budget.take(1).is_none() && budget.take(u64::MAX).is_none());
+        let take = |bytes| budget.take(bytes, "things wait");
+        let (one, two) = (take(60).unwrap(), take(40).unwrap());
+        let refused = take(1).unwrap_err();
+        assert_eq!(refused.message(), "things wait, of 100 bytes together: try again");
+        assert_eq!(refused.get_details_retry_info().unwrap().retry_delay, Some(RETRY_AFTER));
+        assert!(take(u64::MAX).is_err());
         drop(one);
-        assert!(budget.take(61).is_none() && budget.take(60).is_some());
+        assert!(take(61).is_err() && take(60).is_ok());
         drop(two);
-        assert!(budget.take(100).is_some());
+        assert!(take(100).is_ok());
     }
 }

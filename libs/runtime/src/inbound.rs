@@ -72,18 +72,20 @@ struct Step {
     has_ended: bool,
     /// The length of the message that is read now, if it has begun with these bytes.
     begun: Option<u64>,
+    /// Whether any of them is compressed.
+    is_compressed: bool,
 }
 
 impl Progress {
     /// Goes on by some bytes; fails with the length of a message that is longer than `max`.
     fn read(&mut self, mut bytes: &[u8], max: u64) -> Result<Step, u64> {
-        let mut step = Step { has_ended: false, begun: None };
+        let mut step = Step { has_ended: false, begun: None, is_compressed: false };
         loop {
             let skipped = self.left.min(bytes.len() as u64);
             self.left -= skipped;
             bytes = &bytes[skipped as usize..];
             if self.is_between() {
-                step = Step { has_ended: true, begun: None };
+                step = Step { has_ended: true, begun: None, ..step };
             }
             if bytes.is_empty() {
                 return Ok(step);
@@ -94,7 +96,8 @@ impl Progress {
             bytes = &bytes[taken..];
             if self.filled == PREFIX {
                 self.filled = 0;
-                let [_, length @ ..] = self.prefix;
+                let [compression, length @ ..] = self.prefix;
+                step.is_compressed |= compression != 0;
                 self.left = u64::from(u32::from_be_bytes(length));
                 if self.left > max {
                     return Err(self.left);
@@ -123,19 +126,16 @@ impl Inbound {
                 limits.max_message
             ))
         })?;
+        if step.is_compressed {
+            return Err(Status::unimplemented("the request's message is compressed: none are taken that are"));
+        }
         if step.has_ended {
             self.charge = None;
             self.timer = None;
         }
         if let Some(length) = step.begun.filter(|length| *length > SMALL) {
-            self.charge = limits.unfinished.take(length);
-            if self.charge.is_none() {
-                limits.over.increment(1);
-                return Err(Status::resource_exhausted(format!(
-                    "large messages are coming in at once, of {} bytes together: try again",
-                    limits.unfinished.max()
-                )));
-            }
+            let charge = limits.unfinished.take(length, "large messages are coming in at once");
+            self.charge = Some(charge.inspect_err(|_| limits.over.increment(1))?);
         }
         Ok(())
     }
@@ -171,7 +171,8 @@ impl Body for Inbound {
                 Err(status) => Some(Err(status)),
             },
             Some(Err(error)) => Some(Err(Status::from_error(Box::new(error)))),
-            None => None,
+            None if this.progress.is_between() => None,
+            None => Some(Err(Status::invalid_argument("the request's message is cut off"))),
         })
     }
 

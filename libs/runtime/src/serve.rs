@@ -130,8 +130,14 @@ pub async fn serve<L: Listener>(
                 };
                 let seat = workers.take_seat();
                 let handle = seat.handle.clone();
-                let drive =
-                    connection::drive::<L>(conn, peer, service.clone(), options.clone(), shutdown.token(), kill.clone());
+                let drive = connection::drive::<L>(
+                    conn,
+                    peer,
+                    service.clone(),
+                    options.clone(),
+                    shutdown.token(),
+                    kill.clone(),
+                );
                 let gauge = gauge.clone();
                 handle.spawn(connections.track_future(async move {
                     gauge.increment(1);

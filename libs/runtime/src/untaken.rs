@@ -46,13 +46,8 @@ impl UntakenLimits {
 
     /// Charges an answer of so many bytes, which ends its connection if it is not taken in time.
     pub(crate) fn charge(&self, bytes: usize, activity: &Arc<Activity>) -> Result<Untaken, Status> {
-        let Some(charge) = self.budget.take(bytes as u64) else {
-            self.refused.increment(1);
-            return Err(Status::resource_exhausted(format!(
-                "large answers wait for their callers to take them, of {} bytes together: try again",
-                self.budget.max()
-            )));
-        };
+        let charge = self.budget.take(bytes as u64, "large answers wait for their callers to take them");
+        let charge = charge.inspect_err(|_| self.refused.increment(1))?;
         let (within, activity) = (self.within, activity.clone());
         let timer = tokio::spawn(async move {
             sleep(within).await;

@@ -8,4 +8,3 @@ mod hostile;
 mod service;
 mod signals;
 mod tls;
-mod traces;

@@ -13,8 +13,25 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// Those that are recorded through the process's recorder.
 const DESCRIBED: &[(&str, Kind, &str)] = &[
+    (
+        "server_answers_refused_total",
+        Counter,
+        "Large answers that were not given, since as many as may wait for callers to take them.",
+    ),
     ("server_connections", Gauge, "Connections to the gRPC port."),
-    ("server_connections_refused_total", Counter, "Connections that were closed since there were too many."),
+    ("server_connections_ended_total", Counter, "Connections that were ended since they did harm, by reason."),
+    (
+        "server_connections_refused_total",
+        Counter,
+        "Connections that were closed since there were too many, of all or of one address.",
+    ),
+    (
+        "server_messages_refused_total",
+        Counter,
+        "Messages of requests that were not waited for or not taken, by reason.",
+    ),
+    ("server_unfinished_messages_bytes", Gauge, "Large messages that have begun and have not come to their end."),
+    ("server_untaken_answers_bytes", Gauge, "Large answers that their callers have not taken yet."),
     ("tao_audit_checked_total", Counter, "Cached keys that were compared with the database."),
     ("tao_audit_inconclusive_total", Counter, "Comparisons that said nothing, since the key changed meanwhile."),
     (

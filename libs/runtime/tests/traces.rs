@@ -1,4 +1,5 @@
-//! Traces, from one process's header to a collector.
+//! Traces, from one process's header to a collector. In a process of its own: whether anybody listens to a span is kept for the whole
+//! process, and a test without listeners beside this one may be asked first.
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -8,7 +9,11 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::service::*;
+#[path = "server/service.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod service;
+
+use service::*;
 
 struct Collector(mpsc::UnboundedSender<ExportTraceServiceRequest>);
 
