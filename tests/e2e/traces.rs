@@ -52,8 +52,7 @@ const MISS: &str = "\
 const HIT: &str = "\
 - a hit [example]
   - tao.v1.GraphService/AssocRange client [example]
-    - tao.v1.GraphService/AssocRange server [tao-follower]
-      - cache list [tao-follower] tao.cache.found_in=memory
+    - tao.v1.GraphService/AssocRange server [tao-follower] tao.cache.found_in=memory
 ";
 
 /// Runs a tier that exports to the collector, and only what its callers sample.

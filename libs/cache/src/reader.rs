@@ -7,7 +7,7 @@ use tao_model::limits::MAX_LIMIT;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Change, ChangeKind, ClusterId, Error, Key, ObjectId, Position, Result, TypeId};
 use tao_proto::internal::{self, call::Op, reply::Result as ReplyBody};
-use tao_trace::{Kind, Span, TraceContext};
+use tao_trace::{FOUND_IN, Kind, Span, TraceContext};
 use tokio::time::{Instant, timeout_at};
 
 use crate::counts::Level;
@@ -23,9 +23,6 @@ pub const MIN_FETCHED: usize = 64;
 /// Bytes of a list that is written to Redis with every write of it: a longer one is written often, too, and costs more than its next
 /// reader saves.
 const MAX_REFRESHED: usize = 4 * 1024;
-
-/// Where a span's value was: in `memory`, in `redis`, or in `none` of this tier's caches. Not said of a read that joined another's.
-const FOUND_IN: &str = "tao.cache.found_in";
 
 /// The next tier.
 pub trait Upstream: Send + Sync + 'static {

@@ -11,4 +11,4 @@ mod span;
 
 pub use context::{TRACEPARENT, TraceContext};
 pub use sampling::{begin, export, log_spans};
-pub use span::{Kind, Span, TARGET, current};
+pub use span::{FOUND_IN, Kind, Span, TARGET, current, note};

@@ -42,6 +42,17 @@ pub struct Span {
     context: TraceContext,
 }
 
+/// An attribute of spans: where a value was, in `memory`, in `redis`, or in `none` of a tier's caches. Not said of a read that joined
+/// another's.
+pub const FOUND_IN: &str = "tao.cache.found_in";
+
+/// Adds what is known of the call that is polled on this thread to its span, if it has one.
+pub fn note(key: &'static str, value: impl Into<Value>) {
+    if current().is_sampled() {
+        tracing::Span::current().set_attribute(key, value);
+    }
+}
+
 impl TraceContext {
     /// A part of the work that this is the context of. Nothing when it is not sampled.
     pub fn span(self, name: &str, kind: Kind) -> Span {
