@@ -2,6 +2,8 @@
 //! what it takes must come back the same when it is written again. `make test` runs them on mutated valid input, libFuzzer on what it
 //! finds by itself (docs/fuzzing.md).
 
+mod archive;
+mod commands;
 mod files;
 mod peers;
 mod public;
@@ -19,7 +21,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "pipeline", run: public::pipeline, seeds: public::pipeline_seeds },
     Target { name: "watch", run: public::watch, seeds: public::watch_seeds },
     Target { name: "token", run: public::token, seeds: public::token_seeds },
@@ -31,6 +33,8 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "data", run: stored::data, seeds: stored::data_seeds },
     Target { name: "redis_value", run: stored::shared, seeds: stored::shared_seeds },
     Target { name: "edge_list", run: files::edges, seeds: files::edge_seeds },
+    Target { name: "archive_row", run: archive::rows, seeds: archive::row_seeds },
+    Target { name: "manifest", run: archive::manifests, seeds: archive::manifest_seeds },
     Target { name: "schema", run: files::schema, seeds: files::schema_seeds },
     Target { name: "topology", run: files::topology, seeds: files::topology_seeds },
     Target { name: "config", run: files::config, seeds: files::config_seeds },

@@ -159,8 +159,11 @@ impl<'a> Decoder<'a> {
             Some(Key::Object(internal::ObjectChange { object: Some(object), .. })) => {
                 let object = v1::Object::decode(object).map_err(wrong)?;
                 let ms = |at: Option<tao_client::Timestamp>| {
-                    at.map(|at| at.seconds as u64 * 1_000 + at.nanos as u64 / 1_000_000)
-                        .ok_or("an object without a time")
+                    let at = at.ok_or("an object without a time")?;
+                    let seconds = u64::try_from(at.seconds).ok().and_then(|seconds| seconds.checked_mul(1_000));
+                    let millis = u64::try_from(at.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+                    let ms = seconds.zip(millis).and_then(|(ms, nanos)| ms.checked_add(nanos / 1_000_000));
+                    ms.ok_or("an object whose time is none")
                 };
                 Ok(GraphRow::Object(Object {
                     id: number(object.id)?,
