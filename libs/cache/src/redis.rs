@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use metrics::counter;
 use tao_model::{ClusterId, Key, Position};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -60,41 +61,67 @@ pub trait SharedCache: Send + Sync + 'static {
     fn raise(&self, key: Key, from: Position, to: Position);
 }
 
-/// A connection to Redis that comes and goes.
+/// Connections to Redis that come and go: one for each runtime that reads, since a read that changes threads costs more than Redis does.
 pub struct RedisCache {
-    link: Arc<Link>,
+    lines: Vec<Line>,
     /// What keys begin with.
     prefix: OnceLock<Vec<u8>>,
     schema: u64,
-    reads: mpsc::UnboundedSender<Asked>,
+    /// By the first line.
     writes: mpsc::Sender<Write>,
     /// Bytes that may wait to be written.
     room: Arc<Semaphore>,
+}
+
+/// A connection, with all that uses it, on one runtime.
+struct Line {
+    runtime: Handle,
+    link: Arc<Link>,
+    reads: mpsc::UnboundedSender<Asked>,
     connecting: AbortHandle,
 }
 
-impl Drop for RedisCache {
+impl Line {
+    fn open(server: Server, runtime: Handle) -> Self {
+        let link = Arc::new(Link::new());
+        let connecting = runtime.spawn(keep_connected(server, link.clone())).abort_handle();
+        let (reads, asked) = mpsc::unbounded_channel();
+        runtime.spawn(read_together(link.clone(), asked));
+        Self { runtime, link, reads, connecting }
+    }
+}
+
+impl Drop for Line {
     fn drop(&mut self) {
         self.connecting.abort();
     }
 }
 
 impl RedisCache {
-    /// Connects in the background, on the present runtime, now and whenever the connection breaks: to one server
-    /// (`redis://HOST:PORT`) or to a cluster (`redis-cluster://HOST:PORT,HOST:PORT`, some of its servers).
-    pub fn connect(url: &str) -> Result<Self, RedisError> {
-        let server = Server::open(url)?;
-        let link = Arc::new(Link::new());
-        let connecting = tokio::spawn(keep_connected(server, link.clone())).abort_handle();
+    /// Connects in the background, on each of these runtimes (none: on the present one), now and whenever a connection breaks: to one
+    /// server (`redis://HOST:PORT`) or to a cluster (`redis-cluster://HOST:PORT,HOST:PORT`, some of its servers).
+    pub fn connect(url: &str, runtimes: &[Handle]) -> Result<Self, RedisError> {
+        let here = [Handle::current()];
+        let runtimes = if runtimes.is_empty() { &here } else { runtimes };
+        let open = |runtime: &Handle| Ok(Line::open(Server::open(url)?, runtime.clone()));
+        let lines = runtimes.iter().map(open).collect::<Result<Vec<_>, RedisError>>()?;
         let (writes, queue) = mpsc::channel(MAX_QUEUED);
-        tokio::spawn(write_behind(link.clone(), queue));
-        let (reads, asked) = mpsc::unbounded_channel();
-        tokio::spawn(read_together(link.clone(), asked));
+        runtimes[0].spawn(write_behind(lines[0].link.clone(), queue));
         // Shown before there are any.
         counter!("tao_cache_redis_errors_total").increment(0);
         counter!("tao_cache_redis_writes_dropped_total").increment(0);
         let room = Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
-        Ok(Self { link, prefix: OnceLock::new(), schema: 0, reads, writes, room, connecting })
+        Ok(Self { lines, prefix: OnceLock::new(), schema: 0, writes, room })
+    }
+
+    /// That of the runtime which asks.
+    fn line(&self) -> &Line {
+        let [first, more @ ..] = self.lines.as_slice() else { unreachable!("there is one at least") };
+        if more.is_empty() {
+            return first;
+        }
+        let Ok(here) = Handle::try_current() else { return first };
+        self.lines.iter().find(|line| line.runtime.id() == here.id()).unwrap_or(first)
     }
 
     /// Apart from the values of other schemas: an object holds its type's name, and a value outlives a renaming.
@@ -117,7 +144,7 @@ impl RedisCache {
     }
 
     fn enqueue(&self, write: Write) {
-        if self.link.is_up() && self.writes.try_send(write).is_err() {
+        if self.lines[0].link.is_up() && self.writes.try_send(write).is_err() {
             counter!("tao_cache_redis_writes_dropped_total").increment(1);
         }
     }
@@ -132,11 +159,12 @@ impl SharedCache for RedisCache {
 
     async fn get(&self, key: Key) -> Option<(Position, Entry)> {
         let name = self.name(key)?;
-        if !self.link.is_up() {
+        let line = self.line();
+        if !line.link.is_up() {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        self.reads.send(Asked { name, answer }).ok()?;
+        line.reads.send(Asked { name, answer }).ok()?;
         decode(key, answered.await.ok()??)
     }
 

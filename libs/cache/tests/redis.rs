@@ -55,7 +55,7 @@ fn follower(redis: &str, start: u64, head: u64) -> Follower {
     memory.start(at(start));
     let asked = Arc::new(AtomicUsize::new(0));
     let leader = Leader { asked: asked.clone(), head: at(head) };
-    let reader = CachedReader::new(memory, Some(RedisCache::connect(redis).expect("an URL")), leader);
+    let reader = CachedReader::new(memory, Some(RedisCache::connect(redis, &[]).expect("an URL")), leader);
     reader.meet(ClusterId([5; 16]));
     Follower { reader, asked }
 }
@@ -249,11 +249,43 @@ fn position_bytes(at: Position) -> [u8; 16] {
     bytes
 }
 
+/// Each runtime that reads has a connection of its own.
+#[test]
+fn runtimes_read_by_themselves() {
+    let server = Redis::start().unwrap();
+    let runtimes =
+        [(), ()].map(|()| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let handles = runtimes.each_ref().map(|runtime| runtime.handle().clone());
+    let cache = {
+        let _entered = handles[0].enter();
+        std::sync::Arc::new(RedisCache::connect(&server.url(), &handles).unwrap())
+    };
+    cache.meet(ClusterId([5; 16]));
+    let key = Key::Object(id(1));
+    for runtime in &runtimes {
+        let cache = cache.clone();
+        let read = async move {
+            loop {
+                cache.set(key, at(1), &Entry::Object(None));
+                if let Some(read) = cache.get(key).await {
+                    return read;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let read = runtime.spawn(async { tokio::time::timeout(SOON, read).await });
+        assert_eq!(runtime.block_on(read).unwrap().unwrap(), (at(1), Entry::Object(None)));
+    }
+    let mut asked = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut asked).unwrap();
+    assert_eq!(clients.lines().filter(|line| !line.contains(" cmd=client")).count(), 2, "{clients}");
+}
+
 /// The scripts, without caches around: one by one, in order.
 #[tokio::test]
 async fn values_never_go_back_and_only_what_is_still_there_is_raised() {
     let server = Redis::start().unwrap();
-    let redis = RedisCache::connect(&server.url()).unwrap();
+    let redis = RedisCache::connect(&server.url(), &[]).unwrap();
     redis.meet(ClusterId([5; 16]));
     let key = Key::Object(id(1));
     let object = |text: &'static str| Entry::Object(Some(Bytes::from_static(text.as_bytes())));

@@ -43,7 +43,7 @@ async fn size(server: &Redis) -> u64 {
 #[tokio::test]
 async fn a_cluster_holds_values_and_outlives_a_server() {
     let mut cluster = RedisCluster::start().unwrap();
-    let redis = RedisCache::connect(&cluster.url()).unwrap();
+    let redis = RedisCache::connect(&cluster.url(), &[]).unwrap();
     redis.meet(ClusterId([5; 16]));
     for n in 1..=KEYS {
         put(&redis, n, at(10)).await;

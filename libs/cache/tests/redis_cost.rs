@@ -40,7 +40,7 @@ async fn measured(what: &str, round: impl AsyncFn()) {
 #[ignore = "a measurement, not a test"]
 async fn cost() {
     let server = Redis::start().unwrap();
-    let cache = RedisCache::connect(&server.url()).unwrap();
+    let cache = RedisCache::connect(&server.url(), &[]).unwrap();
     cache.meet(ClusterId([5; 16]));
     let object = Entry::Object(Some(Bytes::from(vec![7; 200])));
     for n in 0..CALLERS {

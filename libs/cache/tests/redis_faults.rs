@@ -105,7 +105,7 @@ impl Follower {
         memory.start(at(start));
         let asked = Arc::<AtomicUsize>::default();
         let leader = Leader { log: log.clone(), asked: asked.clone() };
-        let reader = CachedReader::new(memory, Some(RedisCache::connect(redis).expect("an URL")), leader);
+        let reader = CachedReader::new(memory, Some(RedisCache::connect(redis, &[]).expect("an URL")), leader);
         reader.meet(ClusterId([5; 16]));
         Self { reader, asked, sent: start, acknowledged: HashMap::new() }
     }

@@ -73,7 +73,7 @@ pub async fn run<L: Listener>(
     let leaders = Leaders::new(TierGroup::new(topology.leaders(), &link)?);
     let mut logs = Vec::with_capacity(topology.logs().len());
     for place in topology.logs() {
-        let redis = config.redis.as_deref().map(RedisCache::connect).transpose()?;
+        let redis = config.redis.as_deref().map(|url| RedisCache::connect(url, &workers.handles())).transpose()?;
         let redis = redis.map(|redis| redis.of_schema(schema.fingerprint()));
         let memory = MemoryCache::new(CacheOptions {
             capacity_bytes: config.cache_bytes / topology.logs().len() as u64,
