@@ -54,6 +54,16 @@ impl Access {
         self.rules.as_ref().and_then(|rules| rules.jwt()).is_none_or(|jwt| jwt.keys().is_some())
     }
 
+    /// Waits until there is.
+    pub async fn keys_come(&self) {
+        let Some(mut changes) = self.changes() else { return };
+        while !self.has_keys() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Who a call is from, by its `authorization` where tokens are taken, else by its connection.
     pub fn caller(&self, peer: &Peer, authorization: Option<&[u8]>) -> Result<Arc<Caller>> {
         let Some(rules) = &self.rules else { return Ok(peer.caller()) };

@@ -36,6 +36,11 @@ impl Caller {
         Self { name, is_known, grants: Grants::EVERYTHING, may_all: true, generation: 0, until: None }
     }
 
+    /// Nobody in particular, who may do everything: as where access is open.
+    pub fn anybody() -> Self {
+        Self::of_peer(None, None)
+    }
+
     /// Somebody of this name, who has shown a token.
     pub(crate) fn of_token(name: String, until: Instant) -> Self {
         Self { name, is_known: true, grants: Grants::default(), may_all: false, generation: 0, until: Some(until) }
@@ -77,9 +82,14 @@ impl Caller {
         self.may_all || (self.grants.read_objects.is_all() && self.grants.read_assocs.is_all())
     }
 
+    /// Whether associations of a type may be read.
+    pub fn reads_assoc(&self, atype: TypeId) -> bool {
+        self.may_all || self.grants.read_assocs.has(atype)
+    }
+
     /// Fails unless associations of a type may be read.
     pub fn may_read_assoc(&self, schema: &Schema, atype: TypeId) -> Result<()> {
-        if self.may_all || self.grants.read_assocs.has(atype) {
+        if self.reads_assoc(atype) {
             return Ok(());
         }
         Err(self.denied(&format!("read associations of type {}", assoc(schema, atype))))
@@ -93,10 +103,15 @@ impl Caller {
         Err(self.denied(&format!("write associations of type {}", assoc(schema, atype))))
     }
 
+    /// Whether objects of a type may be read.
+    pub fn reads_object(&self, schema: &Schema, otype: &str) -> bool {
+        self.reads_all_objects()
+            || schema.object_named(otype).is_ok_and(|found| self.grants.read_objects.has(found.number))
+    }
+
     /// Fails unless objects of a type may be read. The type is told by name, as encoded objects have it.
     pub fn may_read_object(&self, schema: &Schema, otype: &str) -> Result<()> {
-        let is_granted = || schema.object_named(otype).is_ok_and(|found| self.grants.read_objects.has(found.number));
-        if self.reads_all_objects() || is_granted() {
+        if self.reads_object(schema, otype) {
             return Ok(());
         }
         Err(self.denied(&format!("read objects of type {otype}")))

@@ -26,7 +26,7 @@ mod outbox;
 mod tcp_io;
 mod usage;
 
-pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
+pub use admin::{AdminAnswer, AdminGuard, AdminQuery, AdminRefusal, AdminRoutes, serve_admin};
 pub use connection::Ending;
 pub use door::Door;
 pub use durations::{CallDurations, MethodSeries};
@@ -34,7 +34,7 @@ pub use health::health_service;
 pub use listener::{Listener, TcpAcceptor};
 pub use metrics::MetricsHandle;
 pub use readiness::{Gate, Readiness};
-pub use reflection::with_reflection;
+pub use reflection::{with_guarded_reflection, with_reflection};
 pub use serve::{ServeOptions, serve};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use tao_tls::PeerIdentity;

@@ -11,6 +11,7 @@ use tao_access::Peer;
 use tao_runtime::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::Extensions;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Accepts what `L` does, and has every request know its [`Peer`].
@@ -25,6 +26,11 @@ pub struct Known<I> {
 /// The other end of the connection that a request came on; nobody where it came another way.
 pub fn peer(extensions: &Extensions) -> Arc<Peer> {
     extensions.get::<Arc<Peer>>().cloned().unwrap_or_else(|| Arc::new(Peer::new(None, None)))
+}
+
+/// What a request says of who asks.
+pub fn authorization(metadata: &MetadataMap) -> Option<&[u8]> {
+    metadata.get("authorization").map(MetadataValue::as_bytes)
 }
 
 impl<L: Listener> Listener for Peers<L> {

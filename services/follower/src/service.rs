@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tao_access::{Access, Caller};
+use tao_access::{Access, Caller, Standing};
 use tao_cache::Mode;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
@@ -17,7 +17,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use crate::answers;
 use crate::execute::Executor;
 use crate::hits::At;
-use crate::peers::peer;
+use crate::peers::{authorization, peer};
 use crate::pipeline::Pipeline;
 use crate::session::{Seen, Session};
 use crate::validate::{self, Door, ReadCall};
@@ -27,13 +27,10 @@ use crate::watch::{self, WatchStream, Watches};
 #[derive(Clone)]
 pub struct Graph {
     executor: Arc<Executor>,
-    access: Arc<Access>,
+    access: Access,
     limits: Arc<ServerLimits>,
     watches: Watches,
 }
-
-/// Where a bearer token travels.
-const AUTHORIZATION: &str = "authorization";
 
 type Answered = Result<Response<Answer>, Status>;
 
@@ -46,18 +43,20 @@ struct Asking {
 impl Graph {
     /// Over this executor.
     pub fn new(executor: Executor, access: Access, watches: Watches) -> Self {
-        Self { executor: Arc::new(executor), access: Arc::new(access), limits: Arc::default(), watches }
+        Self { executor: Arc::new(executor), access, limits: Arc::default(), watches }
     }
 
-    fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Arc<Caller>, Status> {
-        let authorization = metadata.get(AUTHORIZATION).map(MetadataValue::as_bytes);
-        self.access.caller(&peer(extensions), authorization).map_err(|error| error::to_status(&error))
+    /// Who is at the other end of a stream.
+    fn standing(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Standing, Status> {
+        let begun = Standing::begin(&self.access, peer(extensions), authorization(metadata));
+        begun.map_err(|error| error::to_status(&error))
     }
 
     /// Splits a request into who asks and its message.
     fn parts<T>(&self, request: Request<T>) -> Result<(Asking, T), Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let caller = self.caller(&metadata, &extensions)?;
+        let caller = self.access.caller(&peer(&extensions), authorization(&metadata));
+        let caller = caller.map_err(|error| error::to_status(&error))?;
         Ok((Asking { caller, metadata }, message))
     }
 
@@ -68,7 +67,7 @@ impl Graph {
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
     ) -> Answered {
         let (session, call, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_read(map, options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.caller, map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         // What is sampled goes the long way, on which spans are made.
@@ -90,7 +89,7 @@ impl Graph {
             return None;
         }
         let floor = session.floor_token();
-        self.executor.hit(session.map(), call, floor, |found, at| (answers::found(call, found), at))
+        self.executor.hit(session.map(), call, session.caller(), floor, |found, at| (answers::found(call, found), at))
     }
 
     async fn write(
@@ -100,7 +99,7 @@ impl Graph {
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
     ) -> Answered {
         let (session, write, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_write(map, options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.caller, map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         let executed = self.executor.run_write(write, &session, &context).await;
@@ -160,7 +159,7 @@ impl GraphService for Graph {
     async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
         let (asking, message) = self.parts(request)?;
         let (session, ids, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_read(map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
         let executed = self.executor.objects(&ids, &session, &context).await;
@@ -221,7 +220,7 @@ impl GraphService for Graph {
         let (asking, message) = self.parts(request)?;
         let (session, items, context) = self.prepare(&asking, |map, v| {
             validate::batch_size(message.items.len(), v);
-            let session = Session::of_read(map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(message.items)))
         })?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
@@ -231,7 +230,7 @@ impl GraphService for Graph {
     async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
         let (asking, message) = self.parts(request)?;
         let (session, batch, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_write(map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             let batch = self.executor.door(map).write_batch(message, &session, v);
             Ok((session, batch))
         })?;
@@ -244,7 +243,7 @@ impl GraphService for Graph {
         let (session, (count, shard), context) = self.prepare(&asking, |map, v| {
             let count = validate::id_count(message.count, v);
             let shard = self.executor.door(map).placement(message.placement.as_ref(), v);
-            let session = Session::of_write(map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some((count, shard))))
         })?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
@@ -255,8 +254,8 @@ impl GraphService for Graph {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let _caller = self.caller(&metadata, &extensions)?;
-        watch::watch(&self.executor, &self.watches, &metadata, &extensions, &message).await
+        let caller = self.standing(&metadata, &extensions)?;
+        watch::watch(&self.executor, &self.watches, caller, &metadata, &extensions, &message).await
     }
 
     type PipelineStream = Exchange<Pipeline>;
@@ -266,7 +265,7 @@ impl GraphService for Graph {
         request: Request<Streaming<v1::PipelineRequest>>,
     ) -> Result<Response<Exchange<Pipeline>>, Status> {
         let (metadata, extensions, requests) = request.into_parts();
-        let caller = self.caller(&metadata, &extensions)?;
+        let caller = self.standing(&metadata, &extensions)?;
         let drain = extensions.get::<Ending>().map_or_else(Drain::new, |ending| Drain::from(ending.token()));
         let pipeline = Pipeline::new(self.executor.clone(), caller);
         Ok(Response::new(Exchange::new(pipeline, self.limits.clone(), &drain, requests)))

@@ -13,6 +13,11 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// Those that are recorded through the process's recorder.
 const DESCRIBED: &[(&str, Kind, &str)] = &[
+    ("access_key_fetches_total", Counter, "Times that the keys of tokens were fetched, by result."),
+    ("access_key_reloads_total", Counter, "Times that the keys of tokens were read anew from their file, by result."),
+    ("access_policy_reloads_total", Counter, "Times that the grants were read anew, by result."),
+    ("access_refusals_total", Counter, "Calls that were refused, by reason: who asks is not known, or may not."),
+    ("access_tokens_verified_total", Counter, "Tokens whose signature was verified; those seen a moment ago are not."),
     ("server_connections", Gauge, "Connections to the gRPC port."),
     ("server_connections_refused_total", Counter, "Connections that were closed since there were too many."),
     ("tao_audit_checked_total", Counter, "Cached keys that were compared with the database."),
