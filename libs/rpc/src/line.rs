@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::client::LinkOptions;
+use crate::link::Unopened;
 
 /// When to try again after shed load or a lost connection.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -40,11 +41,13 @@ struct Closed {
     why: String,
     /// Whether the last attempt to connect came to nothing.
     has_failed: bool,
+    /// Whether that was since the peer does not know who asks.
+    is_refused: bool,
 }
 
 impl Closed {
     fn now(why: &str) -> Self {
-        Self { why: why.to_owned(), has_failed: false }
+        Self { why: why.to_owned(), has_failed: false, is_refused: false }
     }
 }
 
@@ -164,14 +167,21 @@ impl<A: Asking> Line<A> {
         }
     }
 
-    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed.
+    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed. A peer
+    /// that does not know who asks is not waited for.
     pub(crate) async fn wait_open(&self, until: Instant, fails_fast: bool) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        let settled = |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
+        let settled = |closed: &Option<Closed>| {
+            closed.as_ref().is_none_or(|closed| closed.is_refused || (fails_fast && closed.has_failed))
+        };
         // Whether it settled or not, the present state says all.
         let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
         let closed = closed.borrow();
-        closed.as_ref().map_or(Ok(()), |closed| Err(self.unreachable(&closed.why, true)))
+        match closed.as_ref() {
+            None => Ok(()),
+            Some(closed) if closed.is_refused => Err(Error::Unauthenticated { what: closed.why.clone() }),
+            Some(closed) => Err(self.unreachable(&closed.why, true)),
+        }
     }
 
     /// Puts a call into the queue. `None`, and the call stays with the caller, while there is no stream that takes it.
@@ -243,9 +253,10 @@ impl<A: Asking> Line<A> {
     }
 
     /// Nor is there another.
-    pub(crate) fn failed(&self, why: String) {
+    pub(crate) fn failed(&self, why: Unopened) {
+        let is_refused = matches!(why, Unopened::Unauthenticated(_));
         let state = self.state.lock();
-        self.closed.send_replace(Some(Closed { why, has_failed: true }));
+        self.closed.send_replace(Some(Closed { why: why.to_string(), has_failed: true, is_refused }));
         drop(state);
     }
 
