@@ -1,5 +1,6 @@
 //! The real program, end to end: real processes, sockets, PostgreSQL, Redis and grpcurl.
 
+mod access;
 mod across;
 mod api;
 mod audit;

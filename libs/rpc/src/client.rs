@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 
 use crate::asking::{Asking, TierAsks};
-use crate::authorize::Authorize;
+use crate::authorize::{Authorize, Bearer};
 use crate::call::{self, CallContext, Op, TierReply, is_write};
 use crate::connect::{AddressError, Connect, TcpConnect, channel, parse_address};
 use crate::line::Line;
@@ -65,6 +65,13 @@ pub struct LinkOptions {
     /// caller's own thread, if there is such: then nobody has to be woken to send it, nor to hand its answer on. Default: the one that
     /// the client is made on.
     pub runtimes: Vec<Handle>,
+}
+
+impl LinkOptions {
+    /// The token of the moment.
+    pub(crate) fn bearer(&self) -> Option<Bearer> {
+        self.authorize.as_ref().map(|authorize| authorize.bearer())
+    }
 }
 
 impl Default for LinkOptions {

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::asking::Asking;
+use crate::authorize::Bearer;
 use crate::backoff::Backoff;
 use crate::client::LinkOptions;
 use crate::connect::{channel, whole};
@@ -61,8 +62,12 @@ pub(crate) enum Unopened {
     #[error("{0}")]
     Unreachable(String),
     /// The peer answered that it does not know who asks: calls would hear the same.
-    #[error("{0}")]
-    Unauthenticated(String),
+    #[error("{why}")]
+    Unauthenticated {
+        why: String,
+        /// What was shown to it.
+        bearer: Option<Bearer>,
+    },
 }
 
 impl From<String> for Unopened {
@@ -71,10 +76,10 @@ impl From<String> for Unopened {
     }
 }
 
-impl From<&Status> for Unopened {
-    fn from(status: &Status) -> Self {
+impl Unopened {
+    fn of(status: &Status, bearer: Option<Bearer>) -> Self {
         match status.code() {
-            Code::Unauthenticated => Self::Unauthenticated(status.message().to_owned()),
+            Code::Unauthenticated => Self::Unauthenticated { why: status.message().to_owned(), bearer },
             _ => Self::Unreachable(whole(status)),
         }
     }
@@ -152,6 +157,7 @@ impl<A: Asking> Link<A> {
             tokio::select! {
                 () = sleep(backoff.next()) => {}
                 () = Place::changed(known) => backoff.reset(),
+                () = self.line.wanted() => backoff.reset(),
             }
         }
     }
@@ -169,9 +175,10 @@ impl<A: Asking> Link<A> {
             let addresses = self.place.addresses().await?;
             let opening = async {
                 let (channel, at) = channel(self.place.name(), &addresses, &self.options).await?;
-                let bearer = self.options.authorize.as_ref().map(|authorize| authorize.bearer());
+                let bearer = self.options.bearer();
                 // No call is sent before the server has accepted the stream: one that it refuses loses none.
-                let responses = A::open(channel.clone(), requests, bearer).await.map_err(|s| Unopened::from(&s))?;
+                let responses =
+                    A::open(channel.clone(), requests, bearer.clone()).await.map_err(|s| Unopened::of(&s, bearer))?;
                 Ok::<_, Unopened>(Open { number, responses, at, _channel: channel })
             };
             // An address that the name has lost is not waited for.

@@ -26,7 +26,7 @@ mod watcher;
 pub use certificates::{Authority, Issued};
 pub use files::TempDir;
 pub use grpcurl::{grpcurl, grpcurl_output};
-pub use http::http_get;
+pub use http::{http_ask, http_get};
 pub use poll::{eventually, eventually_async};
 pub use port::free_port;
 pub use postgres::Postgres;
