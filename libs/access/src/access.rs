@@ -46,6 +46,9 @@ impl Access {
 
     /// Takes changed rules for as long as what this returns is held. On a tokio runtime.
     pub fn follow(&self) -> Option<FollowsRules> {
+        if !self.is_open() {
+            show_counters(self.takes_tokens());
+        }
         self.rules.as_ref().map(|rules| rules.follow())
     }
 
@@ -95,6 +98,19 @@ impl Access {
     /// Looks at the files now, and not only when it is time.
     pub fn look(&self) {
         self.rules.iter().for_each(|rules| rules.look());
+    }
+}
+
+/// Shows them before there is anything to count.
+fn show_counters(takes_tokens: bool) {
+    let refusals = Refusal::ALL.iter().filter(|_| takes_tokens).map(|refusal| refusal.label());
+    for reason in refusals.chain(["nobody", "permission"]) {
+        counter!("access_refusals_total", "reason" => reason).increment(0);
+    }
+    counter!("access_tokens_verified_total").increment(0);
+    for result in ["ok", "failed"] {
+        counter!("access_policy_reloads_total", "result" => result).increment(0);
+        counter!("access_key_reloads_total", "result" => result).increment(0);
     }
 }
 

@@ -70,6 +70,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::TooLong,
+        Self::Malformed,
+        Self::UnknownKey,
+        Self::Signature,
+        Self::Expired,
+        Self::NotYet,
+        Self::Issuer,
+        Self::Audience,
+        Self::Claims,
+    ];
+
     /// As a metric's label.
     pub const fn label(self) -> &'static str {
         match self {
