@@ -337,6 +337,8 @@ fn dev_is_open_on_loopback_only_unless_told_so() {
         let args = [&["dev", "--data", &data, "--no-sample"], args, &more].concat();
         Process::spawn(TAO, args, &[]).unwrap()
     };
+    let policy = files.path("policy.toml");
+    std::fs::write(&policy, "[[grant]]\nwho = [\"jwt:x\"]\nread = [\"*\"]\n").unwrap();
     let local = ["--admin-listen", "127.0.0.1:0"];
     let open = ["--listen", "0.0.0.0:0"];
     let optional = vec!["--public-tls-clients".to_owned(), "optional".to_owned()];
@@ -353,6 +355,7 @@ fn dev_is_open_on_loopback_only_unless_told_so() {
     for (args, more) in [
         ([&open[..], &local, &["--insecure-anyone-may-connect"]].concat(), vec![]),
         ([&open[..], &local].concat(), vec![public_flags(&files)]),
+        ([&open[..], &local, &["--access-policy", &policy]].concat(), vec![]),
     ] {
         let mut process = begin(&args, &more);
         process.wait_line("listening for gRPC tier=\"follower\"", WITHIN).unwrap();

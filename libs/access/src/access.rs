@@ -49,7 +49,7 @@ impl Access {
         if !self.is_open() {
             show_counters(self.takes_tokens());
         }
-        self.rules.as_ref().map(|rules| rules.follow())
+        self.rules.as_ref().map(Rules::follow)
     }
 
     /// Whether there is what tokens are judged by: keys that are fetched take a moment.

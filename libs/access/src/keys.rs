@@ -18,7 +18,7 @@ pub struct Key {
     /// Its name; none in PEM.
     id: Option<String>,
     /// The key itself.
-    pub key: DecodingKey,
+    pub public: DecodingKey,
     /// What may be verified with it.
     pub algorithms: Vec<Algorithm>,
 }
@@ -136,12 +136,12 @@ fn bound(id: Option<String>, key: DecodingKey) -> Result<Key, String> {
             return Err("no key of P-256, P-384 or Ed25519".to_owned());
         }
     };
-    Ok(Key { id, key, algorithms })
+    Ok(Key { id, public: key, algorithms })
 }
 
 fn rsa(id: Option<String>, key: DecodingKey, modulus: usize) -> Result<Key, String> {
     if modulus < MIN_MODULUS {
         return Err("an RSA key of less than 2048 bits".to_owned());
     }
-    Ok(Key { id, key, algorithms: AlgorithmFamily::Rsa.algorithms().to_vec() })
+    Ok(Key { id, public: key, algorithms: AlgorithmFamily::Rsa.algorithms().to_vec() })
 }

@@ -114,7 +114,7 @@ impl Reading<'_> {
             return Vec::new();
         };
         let mut texts = Vec::new();
-        for item in items.iter() {
+        for item in items {
             match item.get_ref() {
                 DeValue::String(text) => texts.push((item.span(), text.to_string())),
                 _ => self.problem(item.span(), &what),

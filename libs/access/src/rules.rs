@@ -73,7 +73,7 @@ pub struct Jwt {
 #[derive(Debug)]
 enum Source {
     File(Arc<Reloaded<Keys, Problem>>),
-    Url(Fetched),
+    Url(Box<Fetched>),
 }
 
 /// Takes rules anew for as long as it is held.
@@ -109,7 +109,7 @@ impl Rules {
             let text = text.map_err(|_| vec![Problem(format!("{}: no text", path.display()))])?;
             Policy::parse(&path, text, &schema)
         });
-        let jwt = options.jwt.map(|jwt| jwt.load()).transpose();
+        let jwt = options.jwt.map(JwtOptions::load).transpose();
         let (policy, jwt) = match (policy, jwt) {
             (Ok(policy), Ok(jwt)) => (policy, jwt),
             (policy, jwt) => return Err(policy.err().into_iter().chain(jwt.err()).flatten().collect()),
@@ -181,7 +181,7 @@ impl Rules {
 impl JwtOptions {
     fn load(self) -> Result<Jwt, Vec<Problem>> {
         let keys = match self.keys {
-            KeySource::Url(url) => Source::Url(Fetched::new(url)?),
+            KeySource::Url(url) => Source::Url(Fetched::new(url)?.into()),
             KeySource::File(path) => {
                 let file = path.clone();
                 let make = move |contents: &tao_tls::Contents| {

@@ -73,7 +73,7 @@ impl Standing {
             };
             // Nothing changes, or nobody tells any more.
             if !told {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let ended = async {

@@ -115,7 +115,7 @@ pub fn verify(keys: &Keys, expected: &Expected, token: &[u8]) -> Result<Verified
         validation.set_issuer(&[&expected.issuer]);
         validation.set_audience(&[&expected.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        match decode::<Map<String, Value>>(token, &key.key, &validation) {
+        match decode::<Map<String, Value>>(token, &key.public, &validation) {
             Ok(good) => return said(&good.claims, expected),
             Err(wrong) => refused = refusal(&wrong),
         }

@@ -99,8 +99,8 @@ struct Inner {
     followers: Members<Follower>,
     options: ClientOptions,
     counts: Counts,
-    /// As long as there is the client.
-    _follows_token: Option<FollowsFiles>,
+    #[expect(dead_code, reason = "it is held for as long as there is the client")]
+    follows_token: Option<FollowsFiles>,
 }
 
 impl Client {
@@ -129,8 +129,8 @@ impl Client {
         let make = move |place| Follower::new(place, to_each.clone(), &how);
         let wrong = |_| ClientError::Address { address: names.join(",") };
         let followers = Members::new(&names, &link, make).map_err(wrong)?;
-        let _follows_token = options.bearer.as_ref().and_then(BearerToken::follow);
-        Ok(Self { inner: Arc::new(Inner { followers, options, counts: Counts::default(), _follows_token }) })
+        let follows_token = options.bearer.as_ref().and_then(BearerToken::follow);
+        Ok(Self { inner: Arc::new(Inner { followers, options, counts: Counts::default(), follows_token }) })
     }
 
     /// A session that has seen nothing.

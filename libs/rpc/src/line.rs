@@ -44,9 +44,13 @@ struct Closed {
     why: String,
     /// Whether the last attempt to connect came to nothing.
     has_failed: bool,
-    /// With which token, or none, that was since the peer does not know who asks.
-    refused: Option<Option<Bearer>>,
+    /// Whether that was since the peer does not know who asks.
+    refused: Option<Refused>,
 }
+
+/// The token, if any, that a peer has refused.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused(Option<Bearer>);
 
 impl Closed {
     fn now(why: &str) -> Self {
@@ -174,8 +178,8 @@ impl<A: Asking> Line<A> {
     /// that does not know who asks is not waited for.
     pub(crate) async fn wait_open(&self, until: Instant, fails_fast: bool) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        let bearer = self.options.bearer();
-        let is_refused = |closed: &Closed| closed.refused.as_ref() == Some(&bearer);
+        let shown = Refused(self.options.bearer());
+        let is_refused = |closed: &Closed| closed.refused.as_ref() == Some(&shown);
         let settled = |closed: &Option<Closed>| {
             closed.as_ref().is_none_or(|closed| is_refused(closed) || (fails_fast && closed.has_failed))
         };
@@ -269,7 +273,7 @@ impl<A: Asking> Line<A> {
     pub(crate) fn failed(&self, why: Unopened) {
         let (why, refused) = match why {
             Unopened::Unreachable(why) => (why, None),
-            Unopened::Unauthenticated { why, bearer } => (why, Some(bearer)),
+            Unopened::Unauthenticated { why, bearer } => (why, Some(Refused(bearer))),
         };
         let state = self.state.lock();
         self.closed.send_replace(Some(Closed { why, has_failed: true, refused }));

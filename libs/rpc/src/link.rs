@@ -238,7 +238,7 @@ impl<A: Asking> Link<A> {
             match self.open().await {
                 Ok(open) => return open,
                 Err(why) => {
-                    tracing::debug!(peer = self.line.peer(), %why, "can't connect to where its name points now")
+                    tracing::debug!(peer = self.line.peer(), %why, "can't connect to where its name points now");
                 }
             }
             sleep(backoff.next()).await;

@@ -178,7 +178,7 @@ impl AdminRoutes {
 impl fmt::Debug for AdminRoutes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("AdminRoutes").field("routes", &routes.keys().collect::<Vec<_>>()).finish()
+        f.debug_struct("AdminRoutes").field("routes", &routes.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,7 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// Connections that take turns.
 pub struct Channels {
-    channels: Vec<Channel>,
+    connections: Vec<Channel>,
     turn: Cell<usize>,
     bearer: Option<MetadataValue<Ascii>>,
 }
@@ -53,7 +53,7 @@ impl Channels {
                 Some(tls) => endpoint.connect_with_connector(secure(tls.clone(), address.to_owned())?).await?,
             });
         }
-        Ok(Self { channels, turn: Cell::new(0), bearer })
+        Ok(Self { connections: channels, turn: Cell::new(0), bearer })
     }
 
     /// A request, with the token if there is one.
@@ -69,7 +69,7 @@ impl Channels {
     pub fn next(&self) -> Channel {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        self.channels[turn % self.channels.len()].clone()
+        self.connections[turn % self.connections.len()].clone()
     }
 }
 
