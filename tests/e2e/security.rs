@@ -54,7 +54,7 @@ impl Files {
 }
 
 /// A tier's flags for TLS towards other tiers.
-fn tier_flags(files: &Files) -> Vec<String> {
+pub fn tier_flags(files: &Files) -> Vec<String> {
     let flags = [("--tls-cert", "tier.crt"), ("--tls-key", "tier.key"), ("--tls-ca", "ca.crt")];
     flags.into_iter().flat_map(|(flag, file)| [flag.to_owned(), files.path(file)]).collect()
 }

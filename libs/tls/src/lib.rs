@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod expiry;
 mod files;
 mod identity;
 mod reload;

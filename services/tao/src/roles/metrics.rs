@@ -90,6 +90,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ),
     ("tier_server_errors_total", Counter, "Calls of the tier in front that failed."),
     ("tier_server_messages_total", Counter, "Messages of the tier in front."),
+    ("tls_certificate_expiry_timestamp_seconds", Gauge, "When the first certificate of a file ends, since 1970."),
     ("tier_server_versions_total", Counter, "Streams of the tier in front, by its version."),
 ];
 
