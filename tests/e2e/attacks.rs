@@ -8,15 +8,14 @@ use anyhow::{Context as _, Result, ensure};
 use h2::client::SendRequest;
 use h2::{Ping, RecvStream};
 use http::{HeaderMap, Request, Response};
-use tao_client::{Client, ClientOptions};
-use tao_harness::repository;
+use tao_client::ClientOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codegen::Bytes;
 
 use crate::cluster::tier;
-use crate::honest::Load;
+use crate::security::{Load, judge};
 
 /// Generous, since other suites run at the same time.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -151,25 +150,13 @@ fn headers(path: &str) -> Vec<u8> {
     block
 }
 
-/// Holds docs/security.md to what came of the attempts.
-fn judge(rows: &[String]) {
-    let text = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
-    rows.iter().for_each(|row| println!("{row}"));
-    let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
-    assert!(missing.is_empty(), "docs/security.md does not say {missing:#?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_mean_no_good_get_nothing_and_honest_ones_do_not_notice() {
     let (_shard, shard) = tier(&["shard", "--store", "memory:"]);
     let (_leader, leader) = tier(&["leader", "--shard", &shard]);
     let limits = ["--message-timeout-ms", "1500", "--max-connections-per-address", "300"];
     let (mut follower, address) = tier(&[&["follower", "--leader", &leader], &limits[..]].concat());
-    let honest = address.clone();
-    let load = Load::start(move || {
-        let options = ClientOptions { deadline: WITHIN, ..Default::default() };
-        Ok(Client::connect(&honest, options)?.session())
-    });
+    let load = Load::start(&address, ClientOptions { deadline: WITHIN, ..Default::default() });
     load.goes_on().await;
 
     let mut rows = Vec::new();

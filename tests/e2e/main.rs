@@ -1,5 +1,6 @@
 //! The real program, end to end: real processes, sockets, PostgreSQL, Redis and grpcurl.
 
+mod access;
 mod across;
 mod api;
 mod attacks;
@@ -11,7 +12,6 @@ mod faults;
 mod graph;
 mod grpcurl;
 mod health;
-mod honest;
 mod members;
 mod monitoring;
 mod nodelay;

@@ -12,6 +12,7 @@ use tao_harness::{Postgres, Process, Prometheus, Redis, http_get, promtool, repo
 use tao_proto::v1::*;
 
 use crate::cluster::{TAO, ready};
+use crate::security::{Files, tier_flags};
 
 /// Generous, since other suites run at the same time.
 const WITHIN: Duration = Duration::from_secs(90);
@@ -109,11 +110,16 @@ async fn every_panel_and_every_alert_has_data() {
     let postgres = Postgres::start().unwrap();
     let redis = Redis::start().unwrap();
     let url = postgres.create_database("tao").unwrap();
-    let (_shard, shard_admin, shard) = tier(&["shard", "--store", &url]);
+    // Certificates have an end.
+    let files = Files::new("ours");
+    files.issue("tier", &["tao-tier"]);
+    let secure = tier_flags(&files);
+    let secured = |args: &[&str]| tier(&[args, &secure.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    let (_shard, shard_admin, shard) = secured(&["shard", "--store", &url]);
     // Calls wait at its gate.
-    let (_leader, leader_admin, leader) = tier(&["leader", "--shard", &shard, "--shard-concurrency", "1"]);
+    let (_leader, leader_admin, leader) = secured(&["leader", "--shard", &shard, "--shard-concurrency", "1"]);
     let (_follower, follower_admin, follower) =
-        tier(&["follower", "--leader", &leader, "--redis", &redis.url(), "--audit-per-second", "20"]);
+        secured(&["follower", "--leader", &leader, "--redis", &redis.url(), "--audit-per-second", "20"]);
     ready(&follower).await;
     let admins = [shard_admin, leader_admin, follower_admin];
     let prometheus = Prometheus::start("tao", &admins, &repository().join(ALERTS)).unwrap();

@@ -25,47 +25,47 @@ const WITHIN: Duration = Duration::from_secs(60);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Files of an authority and of what it has issued.
-struct Files {
+pub struct Files {
     folder: TempDir,
     authority: Authority,
 }
 
 impl Files {
-    fn new(authority: &str) -> Self {
+    pub fn new(authority: &str) -> Self {
         let files = Self { folder: TempDir::new().unwrap(), authority: Authority::new(authority).unwrap() };
         files.authority.write(files.folder.path(), "ca").unwrap();
         files
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.join(name).to_string_lossy().into_owned()
     }
 
-    fn issue(&self, name: &str, names: &[&str]) -> KeyPairFiles {
+    pub fn issue(&self, name: &str, names: &[&str]) -> KeyPairFiles {
         let (cert, key) = self.authority.issue(names).unwrap().write(self.folder.path(), name).unwrap();
         KeyPairFiles { cert, key }
     }
 
     /// A client that trusts ours.
-    fn client(&self, identity: Option<KeyPairFiles>, name: Option<&str>) -> ClientTls {
+    pub fn client(&self, identity: Option<KeyPairFiles>, name: Option<&str>) -> ClientTls {
         let ca = PathBuf::from(self.path("ca.crt"));
         ClientTls::load(TlsOptions { ca, identity, name: name.map(str::to_owned) }).unwrap()
     }
 }
 
 /// A tier's flags for TLS towards other tiers.
-fn tier_flags(files: &Files) -> Vec<String> {
+pub fn tier_flags(files: &Files) -> Vec<String> {
     let flags = [("--tls-cert", "tier.crt"), ("--tls-key", "tier.key"), ("--tls-ca", "ca.crt")];
     flags.into_iter().flat_map(|(flag, file)| [flag.to_owned(), files.path(file)]).collect()
 }
 
-fn public_flags(files: &Files) -> Vec<String> {
+pub fn public_flags(files: &Files) -> Vec<String> {
     let flags =
         [("--public-tls-cert", "public.crt"), ("--public-tls-key", "public.key"), ("--public-tls-client-ca", "ca.crt")];
     flags.into_iter().flat_map(|(flag, file)| [flag.to_owned(), files.path(file)]).collect()
 }
 
-fn run(args: &[&str], more: &[Vec<String>]) -> (Process, String) {
+pub fn run(args: &[&str], more: &[Vec<String>]) -> (Process, String) {
     let more: Vec<&str> = more.iter().flatten().map(String::as_str).collect();
     tier(&[args, &more].concat())
 }
@@ -75,7 +75,7 @@ fn session(address: &str, tls: ClientTls, deadline: Duration) -> Result<tao_clie
 }
 
 /// Adds an object and reads it.
-async fn write_and_read(session: &tao_client::Session) -> Result<(), ClientError> {
+pub async fn write_and_read(session: &tao_client::Session) -> Result<(), ClientError> {
     let added = session.object_add(ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() }).await?;
     let id = added.object.map_or(0, |object| object.id);
     session.object_get(ObjectGetRequest { id, options: None }).await.map(drop)
@@ -127,20 +127,21 @@ async fn knock(address: &str, tls: Option<&ClientTls>) -> String {
 }
 
 /// Honest clients, which come and go all the while.
-struct Load {
+pub struct Load {
     done: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<(), ClientError>>,
 }
 
 impl Load {
-    fn start(address: &str, tls: &ClientTls) -> Self {
+    /// Of clients with these options.
+    pub fn start(address: &str, options: ClientOptions) -> Self {
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (address, tls) = (address.to_owned(), tls.clone());
+        let address = address.to_owned();
         let (counted, stopped) = (done.clone(), stop.clone());
         let task = tokio::spawn(async move {
             while !stopped.load(Ordering::Relaxed) {
-                let session = session(&address, tls.clone(), WITHIN)?;
+                let session = Client::connect(&address, options.clone())?.session();
                 for _ in 0..10 {
                     write_and_read(&session).await?;
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +153,7 @@ impl Load {
     }
 
     /// Waits until it has done more.
-    async fn goes_on(&self) {
+    pub async fn goes_on(&self) {
         let before = self.done.load(Ordering::Relaxed);
         let more = eventually_async(WITHIN, async || {
             ensure!(!self.task.is_finished(), "it has ended");
@@ -162,7 +163,8 @@ impl Load {
         more.await.unwrap();
     }
 
-    async fn end(self) -> u64 {
+    /// Ends it; how much it has done, all of which was answered.
+    pub async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap().unwrap();
         self.done.load(Ordering::Relaxed)
@@ -170,7 +172,7 @@ impl Load {
 }
 
 /// Prints what came of the attempts, and holds docs/security.md to it.
-fn judge(rows: &[String]) {
+pub fn judge(rows: &[String]) {
     let text = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
     rows.iter().for_each(|row| println!("{row}"));
     let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
@@ -190,7 +192,8 @@ async fn what_must_be_refused_is_refused_while_honest_load_goes_on() {
     let flags = [tier_flags(&files), public_flags(&files), hidden, named];
     let (_follower, follower) = run(&["follower", "--leader", &leader], &flags);
     let ours = files.client(Some(app.clone()), None);
-    let load = Load::start(&follower, &ours);
+    let load =
+        Load::start(&follower, ClientOptions { tls: Some(ours.clone()), deadline: WITHIN, ..Default::default() });
     load.goes_on().await;
 
     let theirs = Authority::new("theirs").unwrap();
@@ -334,6 +337,8 @@ fn dev_is_open_on_loopback_only_unless_told_so() {
         let args = [&["dev", "--data", &data, "--no-sample"], args, &more].concat();
         Process::spawn(TAO, args, &[]).unwrap()
     };
+    let policy = files.path("policy.toml");
+    std::fs::write(&policy, "[[grant]]\nwho = [\"jwt:x\"]\nread = [\"*\"]\n").unwrap();
     let local = ["--admin-listen", "127.0.0.1:0"];
     let open = ["--listen", "0.0.0.0:0"];
     let optional = vec!["--public-tls-clients".to_owned(), "optional".to_owned()];
@@ -350,6 +355,7 @@ fn dev_is_open_on_loopback_only_unless_told_so() {
     for (args, more) in [
         ([&open[..], &local, &["--insecure-anyone-may-connect"]].concat(), vec![]),
         ([&open[..], &local].concat(), vec![public_flags(&files)]),
+        ([&open[..], &local, &["--access-policy", &policy]].concat(), vec![]),
     ] {
         let mut process = begin(&args, &more);
         process.wait_line("listening for gRPC tier=\"follower\"", WITHIN).unwrap();

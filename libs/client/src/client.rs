@@ -7,10 +7,11 @@ use std::time::Duration;
 use arc_swap::Guard;
 use tao_model::limits::MAX_REQUEST;
 use tao_rpc::members::{List, Members};
-use tao_rpc::{Connect, LinkOptions, SecureConnect, TcpConnect, parse_address};
-use tao_tls::ClientTls;
+use tao_rpc::{Authorize, Connect, LinkOptions, SecureConnect, TcpConnect, parse_address};
+use tao_tls::{ClientTls, FollowsFiles};
 use tokio::runtime::Handle;
 
+use crate::bearer::BearerToken;
 use crate::error::ClientError;
 use crate::follower::Follower;
 use crate::session::Session;
@@ -37,6 +38,8 @@ pub struct ClientOptions {
     pub connect: Arc<dyn Connect>,
     /// With which authority, and which identity of its own, servers are spoken to in TLS; `None`: in plain text. Default: `None`.
     pub tls: Option<ClientTls>,
+    /// The token that says who calls, where followers want one. Default: `None`.
+    pub bearer: Option<BearerToken>,
     /// How often names are resolved again, give or take a tenth; they are resolved sooner when a connection breaks. Default: 2 s.
     pub resolve_every: Duration,
     /// For making a connection. Default: 5 s.
@@ -60,6 +63,7 @@ impl Default for ClientOptions {
             patience: Duration::from_secs(3),
             connect: Arc::new(TcpConnect),
             tls: None,
+            bearer: None,
             resolve_every: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(5),
@@ -95,6 +99,8 @@ struct Inner {
     followers: Members<Follower>,
     options: ClientOptions,
     counts: Counts,
+    #[expect(dead_code, reason = "it is held for as long as there is the client")]
+    follows_token: Option<FollowsFiles>,
 }
 
 impl Client {
@@ -116,13 +122,15 @@ impl Client {
             keepalive_interval: options.keepalive,
             keepalive_timeout: options.connect_timeout,
             runtimes: vec![Handle::current()],
+            authorize: options.bearer.clone().map(|bearer| Arc::new(bearer) as Arc<dyn Authorize>),
             ..LinkOptions::default()
         };
         let (to_each, how) = (link.clone(), options.clone());
         let make = move |place| Follower::new(place, to_each.clone(), &how);
         let wrong = |_| ClientError::Address { address: names.join(",") };
         let followers = Members::new(&names, &link, make).map_err(wrong)?;
-        Ok(Self { inner: Arc::new(Inner { followers, options, counts: Counts::default() }) })
+        let follows_token = options.bearer.as_ref().and_then(BearerToken::follow);
+        Ok(Self { inner: Arc::new(Inner { followers, options, counts: Counts::default(), follows_token }) })
     }
 
     /// A session that has seen nothing.

@@ -192,6 +192,15 @@ impl ClientError {
         let not_applied = error.is_not_applied();
         match error {
             Error::DeadlineExceeded { .. } => Self::Deadline { address: address.to_owned(), within, not_applied },
+            Error::Unauthenticated { what } => Self::Refused {
+                code: Code::Unauthenticated,
+                reason: error.reason().to_owned(),
+                message: what.clone(),
+                violations: Vec::new(),
+                retryable: false,
+                not_applied,
+                retry_after: None,
+            },
             other => Self::Transport {
                 address: address.to_owned(),
                 code: Code::Unavailable,

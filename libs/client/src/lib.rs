@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod bearer;
 mod calls;
 mod client;
 mod error;
@@ -25,6 +26,8 @@ mod session;
 mod stats;
 mod watch;
 
+/// For [`ClientOptions::bearer`].
+pub use bearer::{BearerToken, TokenError};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
 /// Of objects, and of values.

@@ -6,10 +6,10 @@ use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tao_proto::v1::pipeline_answer::Result as Answered;
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineAnswer, PipelineCall, PipelineRequest, PipelineResponse};
-use tao_rpc::{Asking, Requests};
+use tao_rpc::{Asking, Bearer, Requests, authorize};
 use tao_trace::TraceContext;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 /// Bytes of a message of answers: a follower sends what it has at 256 KiB, and one answer of up to 3 MiB on top.
 const MAX_ANSWERS: usize = 4 * 1024 * 1024;
@@ -81,11 +81,23 @@ impl Asking for Pipes {
             let seen = (session as usize).checked_sub(1).and_then(|place| tokens.get(place).cloned());
             (seq, PipedAnswer { answered: result, seen })
         };
-        (response.answers.into_iter().map(answer).collect(), response.draining)
+        // Once nobody knows who asks on a stream, another may do better: it begins with the token of that moment.
+        let is_over = response.answers.iter().any(is_unauthenticated);
+        (response.answers.into_iter().map(answer).collect(), response.draining || is_over)
     }
 
-    async fn open(channel: Channel, requests: Requests<Self>) -> Result<Streaming<PipelineResponse>, Status> {
+    async fn open(
+        channel: Channel,
+        requests: Requests<Self>,
+        bearer: Option<Bearer>,
+    ) -> Result<Streaming<PipelineResponse>, Status> {
         let mut graph = GraphServiceClient::new(channel).max_decoding_message_size(MAX_ANSWERS);
-        graph.pipeline(Request::new(requests)).await.map(tonic::Response::into_inner)
+        let mut request = Request::new(requests);
+        authorize(request.metadata_mut(), bearer);
+        graph.pipeline(request).await.map(tonic::Response::into_inner)
     }
+}
+
+fn is_unauthenticated(answer: &PipelineAnswer) -> bool {
+    matches!(&answer.result, Some(Answered::Error(error)) if error.code == Code::Unauthenticated as i32)
 }

@@ -7,11 +7,13 @@ use parking_lot::Mutex;
 use tao_proto::metadata::SESSION_TOKEN;
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tao_proto::v1::pipeline_answer::Result as Answered;
+use tao_rpc::{Authorize, authorize};
 use tao_trace::{Kind, TRACEPARENT, TraceContext};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use crate::bearer::BearerToken;
 use crate::calls::{SessionAnswer, SessionRequest};
 use crate::client::{Client, ClientOptions};
 use crate::error::ClientError;
@@ -102,6 +104,7 @@ impl Session {
         let mut failed = None;
         let mut unreachable = None;
         let mut patience = options.patience;
+        let mut has_renewed = false;
         loop {
             // Anew each time: other calls of the session, and errors, may have seen more.
             let (token, chosen) = self.next(&given, failed);
@@ -146,6 +149,13 @@ impl Session {
                 patience = patience.saturating_mul(2);
             }
             failed = Some(follower.number);
+            // Nothing was done, and perhaps the file has another token by now.
+            if error.code() == Code::Unauthenticated && !has_renewed {
+                has_renewed = true;
+                if options.bearer.as_ref().is_some_and(BearerToken::renews) {
+                    continue;
+                }
+            }
             let safe = repeatable || error.is_not_applied();
             perhaps_applied |= !error.is_not_applied();
             let pause = pause(options, attempt, &error);
@@ -214,6 +224,8 @@ impl Session {
         {
             call.metadata_mut().insert(TRACEPARENT, traceparent);
         }
+        let bearer = self.client.options().bearer.as_ref();
+        authorize(call.metadata_mut(), bearer.map(Authorize::bearer));
         call.set_timeout(deadline.saturating_duration_since(Instant::now()));
         match timeout_at(deadline, send(&mut follower.graph(), call)).await {
             Ok(Ok(response)) => {

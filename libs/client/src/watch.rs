@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tao_proto::v1;
+use tao_rpc::{Authorize, authorize};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Request, Streaming};
 
+use crate::bearer::BearerToken;
 use crate::error::ClientError;
 use crate::follower::Follower;
 use crate::session::{Session, pause};
@@ -106,7 +108,9 @@ impl Watch {
         let mut graph = follower.graph();
         let address = || follower.address.clone();
         let within = self.session.deadline();
-        let watch = graph.watch(Request::new(self.request.clone()));
+        let mut request = Request::new(self.request.clone());
+        authorize(request.metadata_mut(), self.session.client().options().bearer.as_ref().map(Authorize::bearer));
+        let watch = graph.watch(request);
         let answers = match timeout_at(Instant::now() + within, watch).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(ClientError::from_status(&status, &follower.address)),
@@ -125,8 +129,13 @@ impl Watch {
         if is_elsewhere && error.code() != Code::ResourceExhausted {
             follower.standing.failed();
         }
-        let pause = pause(self.session.client().options(), attempt, &error);
-        if !error.is_retryable() || since.elapsed() + pause >= self.session.deadline() {
+        let options = self.session.client().options();
+        let pause = pause(options, attempt, &error);
+        // The token may have ended, and the file have another by now.
+        let is_renewed = error.code() == Code::Unauthenticated
+            && attempt == 1
+            && options.bearer.as_ref().is_some_and(BearerToken::renews);
+        if !(error.is_retryable() || is_renewed) || since.elapsed() + pause >= self.session.deadline() {
             self.failing = None;
             return Err(error);
         }

@@ -9,6 +9,7 @@ use tao_proto::internal::{Call, ExchangeRequest, ExchangeResponse, Reply};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use crate::authorize::Bearer;
 use crate::line::Requests;
 use crate::server::MAX_MESSAGE;
 use crate::version;
@@ -39,10 +40,11 @@ pub trait Asking: Debug + Send + Sync + 'static {
     /// The answers of a message by their numbers, and whether the server is about to end the stream.
     fn take(response: Self::Response) -> (Vec<(u64, Self::Reply)>, bool);
 
-    /// Begins a stream.
+    /// Begins a stream; `authorization` says who does.
     fn open(
         channel: Channel,
         requests: Requests<Self>,
+        authorization: Option<Bearer>,
     ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send
     where
         Self: Sized;
@@ -77,7 +79,11 @@ impl Asking for TierAsks {
         (response.replies.into_iter().map(|reply| (reply.seq, reply)).collect(), response.draining)
     }
 
-    async fn open(channel: Channel, requests: Requests<Self>) -> Result<Streaming<ExchangeResponse>, Status> {
+    async fn open(
+        channel: Channel,
+        requests: Requests<Self>,
+        _: Option<Bearer>,
+    ) -> Result<Streaming<ExchangeResponse>, Status> {
         let mut client = TierServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);

@@ -19,7 +19,7 @@ pub struct CallContext {
     pub deadline: Instant,
     /// Which span the call belongs to.
     pub trace: TraceContext,
-    /// Who asked at the public door; empty while doors are open to all.
+    /// Who asked at the public door; empty where tiers behind it need not know.
     pub identity: String,
     /// Of a write; empty when there is none.
     pub idempotency_key: String,

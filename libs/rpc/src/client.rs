@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 
 use crate::asking::{Asking, TierAsks};
+use crate::authorize::{Authorize, Bearer};
 use crate::call::{self, CallContext, Op, TierReply, is_write};
 use crate::connect::{AddressError, Connect, TcpConnect, channel, parse_address};
 use crate::line::Line;
@@ -56,12 +57,21 @@ pub struct LinkOptions {
     pub keepalive_interval: Duration,
     /// How long it has to answer.
     pub keepalive_timeout: Duration,
+    /// Has the token that says who calls. Default: none, since between tiers certificates do.
+    pub authorize: Option<Arc<dyn Authorize>>,
     /// Bytes that may be on their way on one stream; a connection gets four times as many.
     pub stream_window: u32,
     /// The runtimes that connections live on, one by one; there is at least one connection on each. A call takes one that lives on its
     /// caller's own thread, if there is such: then nobody has to be woken to send it, nor to hand its answer on. Default: the one that
     /// the client is made on.
     pub runtimes: Vec<Handle>,
+}
+
+impl LinkOptions {
+    /// The token of the moment.
+    pub(crate) fn bearer(&self) -> Option<Bearer> {
+        self.authorize.as_ref().map(|authorize| authorize.bearer())
+    }
 }
 
 impl Default for LinkOptions {
@@ -78,6 +88,7 @@ impl Default for LinkOptions {
             connect_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(3),
             keepalive_timeout: Duration::from_secs(4),
+            authorize: None,
             stream_window: 2 * 1024 * 1024,
             runtimes: Vec::new(),
         }

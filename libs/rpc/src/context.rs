@@ -25,7 +25,7 @@ impl Default for DeadlineLimits {
 
 impl CallContext {
     /// The deadline of a public request (`grpc-timeout`), and the trace context that it has here. Everything else is as in
-    /// [`CallContext::new`]: doors are open to all, so nobody has an identity yet.
+    /// [`CallContext::new`]: whoever asks is judged at the door, and tiers behind it are not told.
     ///
     /// Fails with DEADLINE_EXCEEDED when no time is left, and with INVALID_ARGUMENT when `grpc-timeout` can't be read.
     pub fn from_metadata(metadata: &MetadataMap, limits: &DeadlineLimits, trace: TraceContext) -> Result<Self> {

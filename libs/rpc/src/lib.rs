@@ -14,6 +14,7 @@ pub mod rendezvous;
 pub mod server;
 
 mod asking;
+mod authorize;
 mod backoff;
 mod channels;
 mod exchange;
@@ -27,6 +28,7 @@ mod tier_calls;
 mod version;
 
 pub use asking::Asking;
+pub use authorize::{Authorize, Bearer, authorize};
 pub use call::{CallContext, Op, ReplyBody, TierReply, is_write};
 pub use channels::Channels;
 pub use client::{LinkClient, LinkOptions, TierClient};

@@ -11,11 +11,13 @@ use std::time::Duration;
 use futures::Stream;
 use parking_lot::Mutex;
 use tao_model::{Error, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::asking::Asking;
+use crate::authorize::Bearer;
 use crate::client::LinkOptions;
+use crate::link::Unopened;
 
 /// When to try again after shed load or a lost connection.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -32,6 +34,8 @@ pub(crate) struct Line<A: Asking> {
     open: AtomicBool,
     /// Why no calls can be sent; `None` while they can. Changed together with `State::open`.
     closed: watch::Sender<Option<Closed>>,
+    /// There is another token than the one that was refused.
+    wanted: Notify,
 }
 
 /// Why no calls can be sent.
@@ -40,11 +44,17 @@ struct Closed {
     why: String,
     /// Whether the last attempt to connect came to nothing.
     has_failed: bool,
+    /// Whether that was since the peer does not know who asks.
+    refused: Option<Refused>,
 }
+
+/// The token, if any, that a peer has refused.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused(Option<Bearer>);
 
 impl Closed {
     fn now(why: &str) -> Self {
-        Self { why: why.to_owned(), has_failed: false }
+        Self { why: why.to_owned(), has_failed: false, refused: None }
     }
 }
 
@@ -121,7 +131,7 @@ impl<A: Asking> Line<A> {
     pub(crate) fn new(peer: String, options: Arc<LinkOptions>) -> Self {
         let closed = watch::Sender::new(Some(Closed::now("not connected yet")));
         let (thread, state) = (OnceLock::new(), Mutex::new(State::new()));
-        Self { peer, options, thread, state, open: AtomicBool::new(false), closed }
+        Self { peer, options, thread, state, open: AtomicBool::new(false), closed, wanted: Notify::new() }
     }
 
     /// Its connection lives on this thread from now on.
@@ -164,14 +174,31 @@ impl<A: Asking> Line<A> {
         }
     }
 
-    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed.
+    /// Waits until calls can be sent, up to a point in time; where that is wished, only until an attempt to connect has failed. A peer
+    /// that does not know who asks is not waited for.
     pub(crate) async fn wait_open(&self, until: Instant, fails_fast: bool) -> Result<()> {
         let mut closed = self.closed.subscribe();
-        let settled = |closed: &Option<Closed>| closed.as_ref().is_none_or(|closed| fails_fast && closed.has_failed);
+        let shown = Refused(self.options.bearer());
+        let is_refused = |closed: &Closed| closed.refused.as_ref() == Some(&shown);
+        let settled = |closed: &Option<Closed>| {
+            closed.as_ref().is_none_or(|closed| is_refused(closed) || (fails_fast && closed.has_failed))
+        };
+        if closed.borrow().as_ref().is_some_and(|closed| closed.refused.is_some() && !is_refused(closed)) {
+            self.wanted.notify_one();
+        }
         // Whether it settled or not, the present state says all.
         let _ = tokio::time::timeout_at(until, closed.wait_for(settled)).await;
         let closed = closed.borrow();
-        closed.as_ref().map_or(Ok(()), |closed| Err(self.unreachable(&closed.why, true)))
+        match closed.as_ref() {
+            None => Ok(()),
+            Some(closed) if closed.refused.is_some() => Err(Error::Unauthenticated { what: closed.why.clone() }),
+            Some(closed) => Err(self.unreachable(&closed.why, true)),
+        }
+    }
+
+    /// Waits until it is worth trying again at once.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Puts a call into the queue. `None`, and the call stays with the caller, while there is no stream that takes it.
@@ -243,9 +270,13 @@ impl<A: Asking> Line<A> {
     }
 
     /// Nor is there another.
-    pub(crate) fn failed(&self, why: String) {
+    pub(crate) fn failed(&self, why: Unopened) {
+        let (why, refused) = match why {
+            Unopened::Unreachable(why) => (why, None),
+            Unopened::Unauthenticated { why, bearer } => (why, Some(Refused(bearer))),
+        };
         let state = self.state.lock();
-        self.closed.send_replace(Some(Closed { why, has_failed: true }));
+        self.closed.send_replace(Some(Closed { why, has_failed: true, refused }));
         drop(state);
     }
 

@@ -13,9 +13,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::asking::Asking;
+use crate::authorize::Bearer;
 use crate::backoff::Backoff;
 use crate::client::LinkOptions;
 use crate::connect::{channel, whole};
@@ -52,6 +53,36 @@ enum Over<A: Asking> {
     Ended { politely: bool },
     /// The place is elsewhere now, and there is a stream to there.
     Moved(Box<Open<A>>),
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unopened {
+    /// There was no way to the peer, or it did not answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The peer answered that it does not know who asks: calls would hear the same.
+    #[error("{why}")]
+    Unauthenticated {
+        why: String,
+        /// What was shown to it.
+        bearer: Option<Bearer>,
+    },
+}
+
+impl From<String> for Unopened {
+    fn from(why: String) -> Self {
+        Self::Unreachable(why)
+    }
+}
+
+impl Unopened {
+    fn of(status: &Status, bearer: Option<Bearer>) -> Self {
+        match status.code() {
+            Code::Unauthenticated => Self::Unauthenticated { why: status.message().to_owned(), bearer },
+            _ => Self::Unreachable(whole(status)),
+        }
+    }
 }
 
 struct Closing<A: Asking>(Arc<Line<A>>);
@@ -118,7 +149,7 @@ impl<A: Asking> Link<A> {
                     }
                 }
                 Err(why) => {
-                    tracing::debug!(peer = self.line.peer(), why, "can't connect");
+                    tracing::debug!(peer = self.line.peer(), %why, "can't connect");
                     self.line.failed(why);
                 }
             }
@@ -126,11 +157,12 @@ impl<A: Asking> Link<A> {
             tokio::select! {
                 () = sleep(backoff.next()) => {}
                 () = Place::changed(known) => backoff.reset(),
+                () = self.line.wanted() => backoff.reset(),
             }
         }
     }
 
-    async fn open(&self) -> Result<Open<A>, String> {
+    async fn open(&self) -> Result<Open<A>, Unopened> {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let attempt = Attempt { line: &self.line, number };
         let requests = Requests {
@@ -143,17 +175,20 @@ impl<A: Asking> Link<A> {
             let addresses = self.place.addresses().await?;
             let opening = async {
                 let (channel, at) = channel(self.place.name(), &addresses, &self.options).await?;
+                let bearer = self.options.bearer();
                 // No call is sent before the server has accepted the stream: one that it refuses loses none.
-                let responses = A::open(channel.clone(), requests).await.map_err(|s| whole(&s))?;
-                Ok::<_, String>(Open { number, responses, at, _channel: channel })
+                let responses =
+                    A::open(channel.clone(), requests, bearer.clone()).await.map_err(|s| Unopened::of(&s, bearer))?;
+                Ok::<_, Unopened>(Open { number, responses, at, _channel: channel })
             };
             // An address that the name has lost is not waited for.
             tokio::select! {
                 opened = opening => opened,
-                () = self.place.left(&addresses) => Err("its name has another address now".to_owned()),
+                () = self.place.left(&addresses) => Err("its name has another address now".to_owned().into()),
             }
         };
-        let open = timeout(self.options.connect_timeout, connecting).await.map_err(|_| "no answer".to_owned())??;
+        let open = timeout(self.options.connect_timeout, connecting).await;
+        let open = open.unwrap_or_else(|_| Err("no answer".to_owned().into()))?;
         std::mem::forget(attempt);
         self.streams.increment(1);
         tracing::debug!(peer = self.line.peer(), at = %open.at, stream = number, "connected");
@@ -202,7 +237,9 @@ impl<A: Asking> Link<A> {
             self.place.left(&[at]).await;
             match self.open().await {
                 Ok(open) => return open,
-                Err(why) => tracing::debug!(peer = self.line.peer(), why, "can't connect to where its name points now"),
+                Err(why) => {
+                    tracing::debug!(peer = self.line.peer(), %why, "can't connect to where its name points now");
+                }
             }
             sleep(backoff.next()).await;
         }

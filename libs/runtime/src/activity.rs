@@ -1,7 +1,7 @@
 //! Whether a connection is of use to anybody, or does harm.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,17 +10,12 @@ use tokio_util::sync::CancellationToken;
 /// Looks at a connection before it is taken for idle.
 const LOOKS: u32 = 4;
 
-/// A call that is given up sooner than this was not meant.
-const TOO_SOON: Duration = Duration::from_millis(10);
-/// So many more of those than of all others, and the connection is one that only makes work.
-const MAX_RESETS: i64 = 1_024;
-
 /// Why a connection is ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// Frames for nothing.
     Frames,
-    /// Calls that are given up as soon as they are made.
+    /// Calls that are reset as soon as they are made.
     Resets,
     /// It has not begun to speak.
     Silent,
@@ -51,8 +46,6 @@ pub(crate) struct Activity {
     running: AtomicUsize,
     /// Streams among those.
     streams: AtomicUsize,
-    /// Calls that were given up too soon, less all others.
-    resets: AtomicI64,
     cause: Mutex<Option<Cause>>,
     ended: CancellationToken,
 }
@@ -99,20 +92,6 @@ impl Activity {
         Some(StreamPlace(self.clone()))
     }
 
-    /// Notes that a call was answered.
-    pub(crate) fn answered(&self) {
-        if self.resets.load(Ordering::Relaxed) > 0 {
-            self.resets.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Notes that a call was given up after so long.
-    pub(crate) fn given_up(&self, after: Duration) {
-        if after < TOO_SOON && self.resets.fetch_add(1, Ordering::Relaxed) >= MAX_RESETS {
-            self.end(Cause::Resets);
-        }
-    }
-
     /// Has the connection ended, for the cause that is named first.
     pub(crate) fn end(&self, cause: Cause) {
         self.cause.lock().get_or_insert(cause);
@@ -142,22 +121,6 @@ impl Activity {
 mod tests {
     use super::*;
     use tokio::time::{Instant, advance};
-
-    #[tokio::test]
-    async fn more_calls_given_up_at_once_than_answered_end_a_connection() {
-        let activity = Arc::new(Activity::default());
-        let ended = tokio::spawn(activity.clone().ended());
-        for _ in 0..10 * MAX_RESETS {
-            activity.given_up(Duration::ZERO);
-            activity.answered();
-            activity.given_up(TOO_SOON);
-        }
-        tokio::task::yield_now().await;
-        assert!(!ended.is_finished());
-        (0..=MAX_RESETS).for_each(|_| activity.given_up(Duration::ZERO));
-        activity.end(Cause::Untaken);
-        assert_eq!(ended.await.unwrap(), Cause::Resets);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn neither_what_runs_nor_what_has_just_ended_is_idle() {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{self, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{self, HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::FutureExt as _;
@@ -44,6 +44,18 @@ pub enum AdminAnswer {
     Unavailable(String),
 }
 
+/// Judges whoever asks for what services do, by the request's `Authorization`; the error says why not.
+pub type AdminGuard = Arc<dyn Fn(Option<&[u8]>) -> Result<(), AdminRefusal> + Send + Sync>;
+
+/// Why an operator is not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminRefusal {
+    /// Nobody knows who it is.
+    Unauthorized(String),
+    /// It is somebody who may not.
+    Forbidden(String),
+}
+
 type Handler = Arc<dyn Fn(AdminQuery) -> BoxFuture<'static, AdminAnswer> + Send + Sync>;
 
 /// What services do for operators on the admin port, beside what every process has. Services may come after the port. Cheap to
@@ -52,6 +64,7 @@ type Handler = Arc<dyn Fn(AdminQuery) -> BoxFuture<'static, AdminAnswer> + Send 
 pub struct AdminRoutes {
     /// By path and method.
     routes: Arc<RwLock<BTreeMap<(String, Method), Route>>>,
+    guard: Arc<RwLock<Option<AdminGuard>>>,
 }
 
 #[derive(Clone)]
@@ -76,6 +89,16 @@ impl AdminRoutes {
         F: Future<Output = AdminAnswer> + Send + 'static,
     {
         self.add(Method::Post, path, false, handler);
+    }
+
+    /// Has all of them answered only to those whom `guard` lets pass.
+    pub fn guard(&self, guard: AdminGuard) {
+        *self.guard.write().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    }
+
+    fn judge(&self, authorization: Option<&[u8]>) -> Result<(), AdminRefusal> {
+        let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner).clone();
+        guard.map_or(Ok(()), |guard| guard(authorization))
     }
 
     /// Lets `handler` answer `GET path`, to those who ask from this machine.
@@ -128,11 +151,18 @@ impl AdminRoutes {
         }
     }
 
-    async fn answer(self, method: http::Method, uri: Uri, from: SocketAddr) -> Response {
+    async fn answer(self, method: http::Method, uri: Uri, headers: HeaderMap, from: SocketAddr) -> Response {
         let handler = match self.find(&method, uri.path(), from.ip()) {
             Ok(handler) => handler,
             Err(status) => return status.into_response(),
         };
+        match self.judge(headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes)) {
+            Ok(()) => {}
+            Err(AdminRefusal::Unauthorized(why)) => {
+                return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], why).into_response();
+            }
+            Err(AdminRefusal::Forbidden(why)) => return (StatusCode::FORBIDDEN, why).into_response(),
+        }
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         match handler(query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()).await {
@@ -148,7 +178,7 @@ impl AdminRoutes {
 impl fmt::Debug for AdminRoutes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("AdminRoutes").field("routes", &routes.keys().collect::<Vec<_>>()).finish()
+        f.debug_struct("AdminRoutes").field("routes", &routes.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
 
@@ -166,9 +196,12 @@ pub async fn serve_admin(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(async move || ready(&readiness)))
         .route("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())))
-        .fallback(async move |method: http::Method, uri: Uri, ConnectInfo(from): ConnectInfo<SocketAddr>| {
-            routes.answer(method, uri, from).await
-        })
+        .fallback(
+            async move |method: http::Method,
+                        uri: Uri,
+                        ConnectInfo(from): ConnectInfo<SocketAddr>,
+                        headers: HeaderMap| { routes.answer(method, uri, headers, from).await },
+        )
         .into_make_service_with_connect_info::<SocketAddr>();
     let upkeep = async {
         let mut every = tokio::time::interval(UPKEEP);

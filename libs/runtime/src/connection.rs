@@ -159,7 +159,7 @@ fn builder(options: &ServeOptions) -> http2::Builder<Inline> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(options.max_header_list_size)
-        // Calls that are given up in one go while the server is busy; those who do nothing else are found out by `Activity`.
+        // Calls that are given up in one go while the server is busy; those who do nothing else are found out by their frames.
         .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.stream_window.saturating_mul(4))

@@ -1,9 +1,12 @@
-//! HTTP/2 frames that ask for nothing: pings, settings, resets, window updates, empty data. An honest peer sends them along with its
-//! requests, or a few a second; somebody who sends them in floods makes the server work for nothing, and is told to calm down.
+//! HTTP/2 frames that ask for nothing: pings, settings, resets, window updates, empty data; and calls that are reset as soon as they are
+//! made. An honest peer sends such frames along with its requests, or a few a second, and gives few calls up at once; somebody who sends
+//! them in floods makes the server work for nothing, and is told to calm down.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::activity::Cause;
 
 /// How an HTTP/2 connection begins, before its first frame (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
@@ -16,8 +19,14 @@ const PER_SECOND: i64 = 64;
 /// And so many with each frame that carries something, since it will be answered, and the answer acknowledged.
 const WITH_CONTENT: i64 = 4;
 
+/// A call that is reset sooner than this was not meant: it is taken back with those made in the same stretch of so long.
+const TOO_SOON: Duration = Duration::from_millis(10);
+/// So many more of those than half of all calls, and the connection is one that only makes work.
+const MAX_RESETS: u32 = 1_024;
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -36,11 +45,12 @@ pub(crate) struct Frames {
     credit: i64,
     credited: Instant,
     last_stream: u32,
+    /// When the present stretch of calls began, and the first of them.
+    stretch: Instant,
+    first_stream: u32,
+    /// Two for each call that was reset too soon, less one for each call.
+    resets: u32,
 }
-
-/// The peer floods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Flood;
 
 impl Frames {
     pub(crate) fn new() -> Self {
@@ -52,6 +62,9 @@ impl Frames {
             credit: BURST,
             credited: Instant::now(),
             last_stream: 0,
+            stretch: Instant::now(),
+            first_stream: 0,
+            resets: 0,
         }
     }
 
@@ -60,8 +73,9 @@ impl Frames {
         self.is_begun
     }
 
-    /// Looks at bytes that have come.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
+    /// Looks at bytes that have come; fails when they are a flood.
+    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Cause> {
+        let now = Instant::now();
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -75,7 +89,7 @@ impl Frames {
             bytes = &bytes[taken..];
             if self.filled == HEAD {
                 self.filled = 0;
-                self.frame()?;
+                self.frame(now)?;
             }
         }
     }
@@ -85,19 +99,24 @@ impl Frames {
         self.credit = (self.credit + 1).min(BURST);
     }
 
-    fn frame(&mut self) -> Result<(), Flood> {
+    fn frame(&mut self, now: Instant) -> Result<(), Cause> {
         self.is_begun = true;
         let [a, b, c, kind, flags, stream @ ..] = self.head;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let stream = u32::from_be_bytes(stream);
         self.skip = length;
         let is_content = match kind {
             HEADERS => {
-                self.last_stream = self.last_stream.max(u32::from_be_bytes(stream));
+                self.call(stream, now);
                 true
             }
             // How many of those a header may take, HTTP/2 itself looks after.
             CONTINUATION => true,
             DATA => length > 0 || flags & END_STREAM != 0,
+            RST_STREAM => {
+                self.reset(stream, now)?;
+                false
+            }
             _ => false,
         };
         if is_content {
@@ -105,20 +124,34 @@ impl Frames {
             return Ok(());
         }
         self.credit -= 1;
-        if self.credit < 0 { self.spare() } else { Ok(()) }
+        if self.credit < 0 { self.spare(now) } else { Ok(()) }
     }
 
-    /// What time has given. The clock is read only when all else is used up.
-    fn spare(&mut self) -> Result<(), Flood> {
-        let now = Instant::now();
+    fn call(&mut self, stream: u32, now: Instant) {
+        self.last_stream = self.last_stream.max(stream);
+        self.resets = self.resets.saturating_sub(1);
+        if now - self.stretch > TOO_SOON {
+            (self.stretch, self.first_stream) = (now, stream);
+        }
+    }
+
+    fn reset(&mut self, stream: u32, now: Instant) -> Result<(), Cause> {
+        if stream >= self.first_stream && now - self.stretch <= 2 * TOO_SOON {
+            self.resets += 2;
+        }
+        if self.resets > MAX_RESETS { Err(Cause::Resets) } else { Ok(()) }
+    }
+
+    /// What time has given, which is looked at only when all else is used up.
+    fn spare(&mut self, now: Instant) -> Result<(), Cause> {
         let since = (now - self.credited).min(Duration::from_secs(3_600));
         let more = since.as_millis() as i64 * PER_SECOND / 1_000;
         if more == 0 {
-            return Err(Flood);
+            return Err(Cause::Frames);
         }
         self.credit = (self.credit + more).min(BURST);
         self.credited = now;
-        if self.credit < 0 { Err(Flood) } else { Ok(()) }
+        if self.credit < 0 { Err(Cause::Frames) } else { Ok(()) }
     }
 
     /// The frame that ends a connection, and says why.
@@ -159,7 +192,7 @@ mod tests {
         for _ in 0..BURST {
             assert_eq!(frames.read(&ping), Ok(()));
         }
-        assert_eq!(frames.read(&ping), Err(Flood));
+        assert_eq!(frames.read(&ping), Err(Cause::Frames));
         let mut patient = begun();
         for _ in 0..10 * BURST {
             tokio::time::advance(Duration::from_millis(16)).await;
@@ -182,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_carries_nothing_is_counted_and_what_is_sent_pays_for_it() {
-        for (kind, flags, length) in [(DATA, 0, 0), (3, 0, 4), (4, 0, 0), (8, 0, 4), (2, 0, 5), (77, 0, 3)] {
+        for (kind, flags, length) in [(DATA, 0, 0), (4, 0, 0), (8, 0, 4), (2, 0, 5), (77, 0, 3)] {
             let mut frames = begun();
             let idle = frame(kind, flags, 1, length);
             let taken = (0..2 * BURST).take_while(|_| frames.read(&idle).is_ok()).count();
@@ -194,6 +227,26 @@ mod tests {
             };
             assert!((0..2 * BURST).all(paid));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_are_reset_at_once_are_a_flood_and_late_ones_are_not() {
+        let call = |stream: u8| frame(HEADERS, 4, stream, 40);
+        let reset = |stream: u8| frame(RST_STREAM, 0, stream, 4);
+        let mut rapid = begun();
+        let taken = (0..4 * MAX_RESETS).take_while(|_| rapid.read(&[call(1), reset(1)].concat()).is_ok()).count();
+        assert_eq!(taken as u32, MAX_RESETS - 1);
+        let mut half = begun();
+        let patient = [call(1), reset(1), call(3)].concat();
+        assert!((0..4 * MAX_RESETS).all(|_| half.read(&patient).is_ok()));
+        // As many deadlines as one likes may pass, all at once.
+        let mut late = begun();
+        for _ in 0..10 {
+            (0..200).for_each(|_| late.read(&call(1)).unwrap());
+            tokio::time::advance(Duration::from_millis(50)).await;
+            (0..200).for_each(|_| late.read(&reset(1)).unwrap());
+        }
+        assert_eq!(late.resets, 0);
     }
 
     #[tokio::test(start_paused = true)]

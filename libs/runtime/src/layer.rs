@@ -202,10 +202,6 @@ impl Running {
         };
         let took = self.began.elapsed();
         series.record(code, took);
-        match code {
-            Code::Cancelled => self.busy.activity().given_up(took),
-            _ => self.busy.activity().answered(),
-        }
         if self.is_single {
             slow::note(took, self.span.context(), || series.told(code));
         }

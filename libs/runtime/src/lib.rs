@@ -31,7 +31,7 @@ mod tcp_io;
 mod untaken;
 mod usage;
 
-pub use admin::{AdminAnswer, AdminQuery, AdminRoutes, serve_admin};
+pub use admin::{AdminAnswer, AdminGuard, AdminQuery, AdminRefusal, AdminRoutes, serve_admin};
 pub use connection::Ending;
 pub use door::Door;
 pub use durations::{CallDurations, MethodSeries};
@@ -40,7 +40,7 @@ pub use inbound::Inbound;
 pub use listener::{Listener, TcpAcceptor};
 pub use metrics::MetricsHandle;
 pub use readiness::{Gate, Readiness};
-pub use reflection::with_reflection;
+pub use reflection::{with_guarded_reflection, with_reflection};
 pub use serve::{ServeOptions, serve};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use tao_tls::PeerIdentity;

@@ -99,8 +99,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Gathering<I> {
         let held = &mut *self.0.lock();
         let before = buf.filled().len();
         ready!(Pin::new(&mut held.io).poll_read(cx, buf))?;
-        if held.frames.read(&buf.filled()[before..]).is_err() {
-            held.activity.end(Cause::Frames);
+        if let Err(cause) = held.frames.read(&buf.filled()[before..]) {
+            held.activity.end(cause);
         }
         Poll::Ready(Ok(()))
     }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::error::TlsError;
+use crate::expiry::Made;
 use crate::files::{Contents, KeyPairFiles};
 use crate::identity::name;
 use crate::reload::{FollowsFiles, Reloaded};
@@ -35,7 +36,7 @@ pub type ClientStream<I> = tokio_rustls::client::TlsStream<I>;
 /// Secures connections to servers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    config: Arc<Reloaded<ClientConfig>>,
+    config: Arc<Reloaded<Made<ClientConfig>>>,
     name: Option<ServerName<'static>>,
 }
 
@@ -45,7 +46,7 @@ impl ClientTls {
         let mut paths = vec![options.ca.clone()];
         paths.extend(options.identity.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]));
         let wanted = options.name.as_deref().map(|text| name(text).ok_or_else(|| TlsError::Name(text.to_owned())));
-        let config = Reloaded::load(paths, move |contents| config(&options, contents));
+        let config = Reloaded::of_certificates(paths, move |contents| config(&options, contents));
         match (wanted.transpose(), config) {
             (Ok(name), Ok(config)) => Ok(Self { config, name }),
             (name, config) => Err(name.err().into_iter().chain(config.err().into_iter().flatten()).collect()),
@@ -54,6 +55,7 @@ impl ClientTls {
 
     /// Takes changed files for new connections, for as long as what this returns is held. On a tokio runtime.
     pub fn follow_files(&self) -> FollowsFiles {
+        self.config.now().show();
         self.config.follow()
     }
 
@@ -62,7 +64,7 @@ impl ClientTls {
         let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
         let wanted = self.name.clone().or_else(|| name(host));
         let wanted = wanted.ok_or_else(|| wrong(TlsError::Name(host.to_owned()).to_string()))?;
-        let connector = TlsConnector::from(self.config.now());
+        let connector = TlsConnector::from(self.config.now().config.clone());
         let shaken = timeout(HANDSHAKE_WITHIN, connector.connect(wanted, io)).await;
         let stream =
             shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")))?;
@@ -74,7 +76,7 @@ impl ClientTls {
     }
 }
 
-fn config(options: &ClientOptions, contents: &Contents) -> Result<ClientConfig, Vec<TlsError>> {
+fn config(options: &ClientOptions, contents: &Contents) -> Result<Made<ClientConfig>, Vec<TlsError>> {
     let provider = Arc::new(ring::default_provider());
     let unusable = |e: rustls::Error| vec![TlsError::unusable(&options.ca, &e)];
     let builder =
@@ -88,11 +90,12 @@ fn config(options: &ClientOptions, contents: &Contents) -> Result<ClientConfig, 
         }
     };
     let builder = builder.with_root_certificates(roots);
+    let own = identity.as_ref().map(|(files, (chain, _))| (files.cert.clone(), chain.clone()));
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((files, (chain, key))) => builder.with_client_auth_cert(chain, key).map_err(|e| files.unusable(&e))?,
     };
     config.alpn_protocols = vec![HTTP2.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(config)
+    Ok(Made::new(config, own.as_ref().map(|(file, chain)| (file.as_path(), chain.as_slice()))))
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod expiry;
 mod files;
 mod identity;
 mod reload;
@@ -10,9 +11,9 @@ mod server;
 
 pub use client::{ClientOptions, ClientStream, ClientTls};
 pub use error::TlsError;
-pub use files::KeyPairFiles;
+pub use files::{Contents, KeyPairFiles};
 pub use identity::PeerIdentity;
-pub use reload::FollowsFiles;
+pub use reload::{FollowsFiles, Reloaded, Told};
 pub use server::{ClientCheck, ServerOptions, ServerStream, ServerTls};
 
 /// The one protocol that is spoken over it.

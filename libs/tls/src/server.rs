@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::error::TlsError;
+use crate::expiry::Made;
 use crate::files::{Contents, KeyPairFiles};
 use crate::identity::{Named, PeerIdentity, name};
 use crate::reload::{FollowsFiles, Reloaded};
@@ -53,7 +54,7 @@ pub struct ServerTls {
 
 #[derive(Debug)]
 struct Inner {
-    config: Arc<Reloaded<ServerConfig>>,
+    config: Arc<Reloaded<Made<ServerConfig>>>,
     handshakes: Semaphore,
     is_mutual: bool,
 }
@@ -64,7 +65,7 @@ impl ServerTls {
         let mut paths = vec![options.identity.cert.clone(), options.identity.key.clone()];
         paths.extend(options.clients.iter().map(|check| check.ca.clone()));
         let is_mutual = options.clients.as_ref().is_some_and(|check| check.is_required);
-        let config = Reloaded::load(paths, move |contents| config(&options, contents))?;
+        let config = Reloaded::of_certificates(paths, move |contents| config(&options, contents))?;
         Ok(Self { inner: Arc::new(Inner { config, handshakes: Semaphore::new(MAX_HANDSHAKES), is_mutual }) })
     }
 
@@ -75,6 +76,7 @@ impl ServerTls {
 
     /// Takes changed files for new connections, for as long as what this returns is held. On a tokio runtime.
     pub fn follow_files(&self) -> FollowsFiles {
+        self.inner.config.now().show();
         self.inner.config.follow()
     }
 
@@ -84,7 +86,7 @@ impl ServerTls {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
             // Only now: a peer that says nothing keeps nobody else waiting. It is never closed.
             let _permit = self.inner.handshakes.acquire().await;
-            hello.into_stream(self.inner.config.now()).await
+            hello.into_stream(self.inner.config.now().config.clone()).await
         };
         let shaken = timeout(HANDSHAKE_WITHIN, shaking).await;
         let shaken =
@@ -118,7 +120,7 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-fn config(options: &ServerOptions, contents: &Contents) -> Result<ServerConfig, Vec<TlsError>> {
+fn config(options: &ServerOptions, contents: &Contents) -> Result<Made<ServerConfig>, Vec<TlsError>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| options.identity.unusable(&e))?;
@@ -133,12 +135,12 @@ fn config(options: &ServerOptions, contents: &Contents) -> Result<ServerConfig, 
             return Err(identity.err().into_iter().chain(builder.err()).flatten().collect());
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| options.identity.unusable(&e))?;
+    let mut config = builder.with_single_cert(chain.clone(), key).map_err(|e| options.identity.unusable(&e))?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
     // Who resumed a session would not be checked again, and connections live long.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    Ok(Made::new(config, Some((&options.identity.cert, &chain))))
 }
 
 impl ClientCheck {

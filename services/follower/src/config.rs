@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use tao_access::Access;
 use tao_rpc::LinkOptions;
 use tao_runtime::{AdminRoutes, ByteSize};
 use tao_topology::Topology;
@@ -111,6 +112,10 @@ pub struct Config {
     pub max_connection_idle: Option<Duration>,
     /// Cached keys to audit each second.
     pub audit_per_second: u32,
+    /// Who is let in, and as whom.
+    pub access: Access,
+    /// Whether a line is logged for each write.
+    pub logs_writes: bool,
     /// Where operators ask for an audit.
     pub admin: AdminRoutes,
 }
@@ -222,6 +227,8 @@ impl Options {
                 max_connection_age: seconds(max_connection_age),
                 max_connection_idle: seconds(max_connection_idle),
                 audit_per_second,
+                access: Access::open(),
+                logs_writes: false,
                 admin: AdminRoutes::default(),
             }),
             _ => Err(problems),

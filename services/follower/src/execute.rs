@@ -41,6 +41,8 @@ pub struct Executor {
     pub leaders: Leaders,
     /// The types.
     pub schema: Arc<Schema>,
+    /// Whether a line is logged for each write.
+    pub logs_writes: bool,
     /// Which log has which shards.
     pub topology: Arc<Topology>,
     /// Known once a change stream has begun.
@@ -77,6 +79,9 @@ impl Executor {
 
     /// A read.
     pub async fn run_read(&self, call: ReadCall, session: &Session, context: &CallContext) -> Executed {
+        if let Err(error) = self.may_read(&call, session.caller()) {
+            return error.into();
+        }
         match call {
             ReadCall::Object(id) => self.object(id, session, context).await,
             ReadCall::Count(list) => self.count(list, session, context).await,
@@ -97,7 +102,7 @@ impl Executor {
     }
 
     async fn object(&self, id: ObjectId, session: &Session, context: &CallContext) -> Executed {
-        match self.object_state(id, session, context).await {
+        match self.readable_object(id, session, context).await {
             Ok(found) => Executed {
                 result: found.value.map(answers::object).ok_or_else(|| answers::no_object(id)),
                 seen: vec![(Self::shard(session, id), found.as_of)],
@@ -108,7 +113,7 @@ impl Executor {
 
     /// Many objects, each with its result or error.
     pub async fn objects(&self, ids: &[ObjectId], session: &Session, context: &CallContext) -> Executed {
-        let found = join_all(ids.iter().map(|id| self.object_state(*id, session, context))).await;
+        let found = join_all(ids.iter().map(|id| self.readable_object(*id, session, context))).await;
         let mut answer = Answer::new();
         let mut seen = Vec::new();
         for (id, found) in ids.iter().zip(found) {
@@ -142,6 +147,9 @@ impl Executor {
         session: &Session,
         context: &CallContext,
     ) -> Executed {
+        if let Err(error) = session.caller().may_write_something() {
+            return error.into();
+        }
         let op = Op::AllocateIds(internal::AllocateIds { count: count as u32 });
         let shard = shard.unwrap_or_else(|| place::any_shard(session));
         let context = CallContext { shard, ..context.clone() };

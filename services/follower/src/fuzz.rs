@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prost::Message as _;
+use tao_access::Caller;
 use tao_model::{ClusterId, ClusterInfo, IdLayout, LogId, Schema, Token, Violations};
 use tao_proto::v1::{PipelineCall, PipelineRequest, WatchRequest, pipeline_call::Call};
 use tao_topology::{ClusterMap, Topology};
@@ -14,6 +15,7 @@ use crate::watch::Filter;
 
 /// A cluster with the built-in schema.
 pub struct Cluster {
+    caller: Arc<Caller>,
     schema: Schema,
     map: ClusterMap,
 }
@@ -24,7 +26,7 @@ impl Cluster {
         let info = ClusterInfo { cluster, log: LogId(0), layout: IdLayout::STANDARD };
         let topology = Topology::single(vec!["leader:1".into()], vec!["shard:1".into()]);
         let map = ClusterMap::new(&info, Arc::new(topology)).unwrap_or_else(|never| panic!("{never}"));
-        Self { schema: Schema::social(), map }
+        Self { caller: Caller::anybody().into(), schema: Schema::social(), map }
     }
 
     fn door(&self) -> Door<'_> {
@@ -50,7 +52,7 @@ impl Cluster {
         }
         let is_plain = plain_read(&call, &self.door()).is_some();
         let mut violations = Violations::default();
-        let prepared = Prepared::new(&self.door(), &self.map, given, call, &mut violations);
+        let prepared = Prepared::new(&self.caller, &self.door(), &self.map, given, call, &mut violations);
         let is_right = matches!(prepared, Ok(Some(_))) && violations.check().is_ok();
         assert!(!is_plain || is_right, "the quick way takes what is refused");
         is_right
@@ -58,7 +60,7 @@ impl Cluster {
 
     fn items(&self, items: Vec<tao_proto::v1::BatchItem>, given: Option<&Token>) {
         let mut violations = Violations::default();
-        let session = crate::session::Session::of_piped_read(&self.map, given, None, &mut violations);
+        let session = crate::session::Session::of_piped_read(&self.caller, &self.map, given, None, &mut violations);
         if let Ok(session) = session {
             items.into_iter().for_each(|item| drop(batch::check(&self.door(), item, &session)));
         }

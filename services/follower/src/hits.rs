@@ -1,7 +1,9 @@
 //! Reads that memory answers: decided and encoded where the value lies, without a copy, a wait or a task.
 
+use tao_access::Caller;
 use tao_cache::{MIN_FETCHED, Mode};
 use tao_model::{Position, ShardId, Token};
+use tao_proto::data;
 use tao_topology::ClusterMap;
 
 use crate::execute::Executor;
@@ -30,21 +32,31 @@ pub struct At {
 }
 
 impl Executor {
-    /// Shows `see` the value, if memory has it at the token's floor or above, and caches will do. `None`: whatever the reason, the long
-    /// way knows it.
+    /// Whether an encoded object is one that its reader may read.
+    fn shows(&self, object: &[u8], caller: &Caller) -> bool {
+        caller.reads_all_objects()
+            || data::object_type(object).is_some_and(|otype| caller.reads_object(&self.schema, otype))
+    }
+
+    /// Shows `see` the value, if memory has it at the token's floor or above, the caller may read it, and caches will do. `None`: whatever
+    /// the reason, the long way knows it.
     pub fn hit<T>(
         &self,
         map: &ClusterMap,
         call: &ReadCall,
+        caller: &Caller,
         token: Option<&Token>,
         see: impl FnOnce(Found<'_>, At) -> T,
     ) -> Option<T> {
-        let owner = match call {
-            ReadCall::Object(id) => *id,
-            ReadCall::Edges { list, .. } | ReadCall::Count(list) => list.id1,
+        let (owner, atype) = match call {
+            ReadCall::Object(id) => (*id, None),
+            ReadCall::Edges { list, .. } | ReadCall::Count(list) => (list.id1, Some(list.atype)),
             ReadCall::Range(range) if range.with_objects => return None,
-            ReadCall::Range(range) => range.list.id1,
+            ReadCall::Range(range) => (range.list.id1, Some(range.list.atype)),
         };
+        if atype.is_some_and(|atype| !caller.reads_assoc(atype)) {
+            return None;
+        }
         let shard = map.shard(owner);
         let reader = self.reader(shard);
         // Before the value is looked at: what is then as fresh as this, is so since all of the log is.
@@ -56,7 +68,14 @@ impl Executor {
         let at = |position| At { shard, position, is_of_log: position == applied };
         let mode = Mode::Cached;
         match call {
-            ReadCall::Object(id) => reader.peek_object(*id, floor, mode, |o, fresh| see(Found::Object(o), at(fresh))),
+            ReadCall::Object(id) => {
+                let seen = reader.peek_object(*id, floor, mode, |object, fresh| {
+                    object
+                        .is_none_or(|object| self.shows(object, caller))
+                        .then(|| see(Found::Object(object), at(fresh)))
+                });
+                seen.flatten()
+            }
             ReadCall::Count(list) => {
                 let count = |count, fresh| see(Found::Count(count), at(fresh));
                 reader.peek_list(list.id1, list.atype, 0, floor, mode, |list, fresh| count(list.count(), fresh))

@@ -8,11 +8,14 @@ pub mod config;
 mod execute;
 #[doc(hidden)]
 pub mod fuzz;
+mod guards;
 mod hits;
 mod log;
+mod peers;
 mod pipeline;
 mod place;
 mod ranges;
+mod rights;
 mod server;
 mod service;
 mod session;
@@ -20,6 +23,7 @@ mod upstream;
 mod validate;
 mod watch;
 mod write_batch;
+mod write_log;
 mod writes;
 
 pub use config::Config;

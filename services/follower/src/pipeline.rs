@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tao_access::Standing;
 use tao_model::{Error, Result, Token, Violations};
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineCall, PipelineRequest};
@@ -44,15 +45,17 @@ pub type Piped = (Field, Result<Answer>, String);
 /// The calls of one stream.
 pub struct Pipeline {
     executor: Arc<Executor>,
+    /// Judged again when the rules change, or its token ends.
+    caller: Standing,
     outbox: Outbox,
     /// The tokens of the last message: the next is likely to bring them again.
     tokens: Vec<(String, Given)>,
 }
 
 impl Pipeline {
-    /// Without any call yet.
-    pub fn new(executor: Arc<Executor>) -> Self {
-        Self { executor, outbox: Outbox::default(), tokens: Vec::new() }
+    /// Of this caller, without any call yet.
+    pub fn new(executor: Arc<Executor>, caller: Standing) -> Self {
+        Self { executor, caller, outbox: Outbox::default(), tokens: Vec::new() }
     }
 
     /// Reads the tokens of a message.
@@ -93,10 +96,11 @@ impl Pipeline {
     /// Answers a read from memory, if it can be.
     fn hit(&mut self, seq: u64, field: Field, call: &Call, given: Option<&Token>) -> Option<Code> {
         let map = self.executor.map().ok()?;
+        let caller = self.caller.last();
         let (read, floors) = call::plain_read(call, &self.executor.door(map))?;
         let floor = given.filter(|_| floors);
         let (executor, outbox) = (&self.executor, &mut self.outbox);
-        executor.hit(map, &read, floor, |found, at| {
+        executor.hit(map, &read, caller, floor, |found, at| {
             let session = outbox.session(map, at);
             match found {
                 Found::Object(Some(object)) => outbox.push_field(seq, session, field, object),
@@ -179,6 +183,10 @@ impl Dialect for Pipeline {
             self.refuse(seq, &Error::DeadlineExceeded { not_applied: true });
             return None;
         }
+        if let Err(error) = self.caller.now(now) {
+            self.refuse(seq, &error);
+            return None;
+        }
         let field = Field::of(&call);
         let span = tao_trace::begin(field.span_name(), || TraceContext::parse(&traceparent));
         if let Some(code) = self.hit(seq, field, &call, given) {
@@ -193,7 +201,8 @@ impl Dialect for Pipeline {
         context.trace = span.context();
         let prepared = self.executor.map().and_then(|map| {
             let mut violations = Violations::default();
-            let prepared = Prepared::new(&self.executor.door(map), map, given, call, &mut violations)?;
+            let prepared =
+                Prepared::new(self.caller.last(), &self.executor.door(map), map, given, call, &mut violations)?;
             taken(prepared, violations)
         });
         match prepared {

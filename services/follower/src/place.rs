@@ -95,7 +95,14 @@ pub(crate) mod tests {
         let info = ClusterInfo { cluster: topology.cluster().unwrap(), log: LogId(0), layout };
         let map = ClusterMap::new(&info, topology.into()).unwrap();
         let options = WriteOptions { idempotency_key: key.to_owned(), ..Default::default() };
-        Session::of_write(&map, Some(&options), &MetadataMap::new(), &mut Violations::default()).unwrap()
+        Session::of_write(
+            &tao_access::Caller::anybody().into(),
+            &map,
+            Some(&options),
+            &MetadataMap::new(),
+            &mut Violations::default(),
+        )
+        .unwrap()
     }
 
     /// The `n`th id of a shard.

@@ -232,7 +232,7 @@ impl Executor {
         let mut objects = Vec::new();
         let (mut size, mut done) = (RESERVE, 0);
         'all: for chunk in page.index.chunks(OBJECTS_AT_ONCE) {
-            let found = join_all(chunk.iter().map(|e| self.object_state(e.key.id2, session, context))).await;
+            let found = join_all(chunk.iter().map(|e| self.readable_object(e.key.id2, session, context))).await;
             for (entry, found) in chunk.iter().zip(found) {
                 let found = found?;
                 size += (entry.end - entry.start) as usize;

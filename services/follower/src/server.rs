@@ -10,13 +10,17 @@ use tao_model::limits::MAX_REQUEST;
 use tao_model::{Clock, Schema};
 use tao_proto::server::graph_service_server::GraphServiceServer;
 use tao_rpc::{LinkOptions, TierGroup};
-use tao_runtime::{Door, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
+use tao_runtime::{
+    Door, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_guarded_reflection,
+};
 use tonic::service::Routes;
 
 use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
+use crate::guards::{guard_operators, known, wait_for_keys};
 use crate::log::{Log, Meeting};
+use crate::peers::Peers;
 use crate::service::Graph;
 use crate::upstream::Leaders;
 use crate::watch::Watches;
@@ -84,15 +88,27 @@ pub async fn run<L: Listener>(
         logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
     }
     let meeting = Meeting::new(topology.clone());
-    let executor =
-        Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
+    let executor = Executor {
+        logs: logs.clone().into(),
+        leaders: leaders.clone(),
+        schema,
+        logs_writes: config.logs_writes,
+        topology,
+        meeting: meeting.clone(),
+    };
     let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
-    let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
+    guard_operators(&config.access, &config.admin);
+    let _following_rules = config.access.follow();
+    let keys = wait_for_keys(config.access.clone(), &readiness);
+    let graph = GraphServiceServer::new(Graph::new(executor, config.access.clone(), Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
     let routes = Routes::new(health_service(readiness, SERVICES));
-    let routes =
-        if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
+    let routes = if config.reflection {
+        with_guarded_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES, known(config.access.clone()))?
+    } else {
+        routes
+    };
     let door = Door::from(routes).direct(graph);
     tracing::info!(tier = "follower", address = %listener.local_addr()?, "listening for gRPC");
     let options = ServeOptions {
@@ -111,8 +127,9 @@ pub async fn run<L: Listener>(
     };
     let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));
     tokio::select! {
-        served = serve(listener, workers, door, options, shutdown) => Ok(served?),
+        served = serve(Peers(listener), workers, door, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
+        never = keys => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},
     }
 }

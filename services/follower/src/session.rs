@@ -1,5 +1,8 @@
 //! What a request says about freshness, from its message and its metadata, and what its answer tells the session in turn.
 
+use std::sync::Arc;
+
+use tao_access::Caller;
 use tao_cache::Mode;
 use tao_model::limits::{MAX_IDEMPOTENCY_KEY, MAX_STALENESS_MS};
 use tao_model::{Error, Position, Result, ShardId, Token, Violations};
@@ -13,6 +16,7 @@ pub type Seen = (ShardId, Position);
 /// A session as one request brings it.
 #[derive(Debug, Clone)]
 pub struct Session {
+    caller: Arc<Caller>,
     map: ClusterMap,
     token: Token,
     mode: Mode,
@@ -27,6 +31,7 @@ pub struct Session {
 impl Session {
     /// Of a read. Options in the message win over metadata, field by field.
     pub fn of_read(
+        caller: &Arc<Caller>,
         map: &ClusterMap,
         options: Option<&v1::ReadOptions>,
         metadata: &MetadataMap,
@@ -59,13 +64,14 @@ impl Session {
                 }
             }
         }
-        let mut session = Self::new(map, None, &options, violations)?;
+        let mut session = Self::new(caller, map, None, &options, violations)?;
         session.by_metadata = metadata.contains_key(metadata::SESSION_TOKEN);
         Ok(session)
     }
 
     /// Of a read in a pipeline, where `given` is the token that the call refers to.
     pub fn of_piped_read(
+        caller: &Arc<Caller>,
         map: &ClusterMap,
         given: Option<&Token>,
         options: Option<&v1::ReadOptions>,
@@ -74,11 +80,12 @@ impl Session {
         let none = v1::ReadOptions::default();
         let options = options.unwrap_or(&none);
         check_one_token(given, &options.session_token, violations);
-        Self::new(map, given, options, violations)
+        Self::new(caller, map, given, options, violations)
     }
 
     /// Of a write in a pipeline.
     pub fn of_piped_write(
+        caller: &Arc<Caller>,
         map: &ClusterMap,
         given: Option<&Token>,
         options: Option<&v1::WriteOptions>,
@@ -87,13 +94,14 @@ impl Session {
         let own = options.map_or("", |o| o.session_token.as_str());
         check_one_token(given, own, violations);
         let read = v1::ReadOptions { session_token: own.to_owned(), ..Default::default() };
-        let mut session = Self::new(map, given, &read, violations)?;
+        let mut session = Self::new(caller, map, given, &read, violations)?;
         session.take_key(options, &MetadataMap::new(), violations);
         Ok(session)
     }
 
     /// Of a write: the token is merged, and no floor.
     pub fn of_write(
+        caller: &Arc<Caller>,
         map: &ClusterMap,
         options: Option<&v1::WriteOptions>,
         metadata: &MetadataMap,
@@ -106,7 +114,7 @@ impl Session {
             given
         };
         let read = v1::ReadOptions { session_token: token.to_owned(), ..Default::default() };
-        let mut session = Self::new(map, None, &read, violations)?;
+        let mut session = Self::new(caller, map, None, &read, violations)?;
         session.by_metadata = metadata.contains_key(metadata::SESSION_TOKEN);
         session.take_key(options, metadata, violations);
         Ok(session)
@@ -116,7 +124,7 @@ impl Session {
     pub fn for_read(&self, own: Option<&v1::ReadOptions>, violations: &mut Violations) -> Result<Self> {
         let Some(own) = own else { return Ok(self.clone()) };
         let inherited = (own.session_token.is_empty() && !self.token.is_empty()).then_some(&self.token);
-        let mut session = Self::new(&self.map, inherited, own, violations)?;
+        let mut session = Self::new(&self.caller, &self.map, inherited, own, violations)?;
         if !own.session_token.is_empty() {
             session.merge(&self.token);
         }
@@ -142,6 +150,7 @@ impl Session {
 
     /// The token is the one given, else that of the options.
     fn new(
+        caller: &Arc<Caller>,
         map: &ClusterMap,
         given: Option<&Token>,
         options: &v1::ReadOptions,
@@ -178,7 +187,15 @@ impl Session {
             Consistency::Unspecified | Consistency::MinimizeLatency | Consistency::AtLeastAsFresh => Mode::Cached,
         };
         let floored = has_token && level != Consistency::MinimizeLatency;
-        Ok(Self { map: map.clone(), token, mode, floored, idempotency_key: String::new(), by_metadata: false })
+        Ok(Self {
+            caller: caller.clone(),
+            map: map.clone(),
+            token,
+            mode,
+            floored,
+            idempotency_key: String::new(),
+            by_metadata: false,
+        })
     }
 
     fn take_key(&mut self, options: Option<&v1::WriteOptions>, metadata: &MetadataMap, violations: &mut Violations) {
@@ -209,6 +226,11 @@ impl Session {
     /// The token below which its reads must not fall, if it is one.
     pub fn floor_token(&self) -> Option<&Token> {
         self.floored.then_some(&self.token)
+    }
+
+    /// Who asks.
+    pub const fn caller(&self) -> &Arc<Caller> {
+        &self.caller
     }
 
     /// How fresh its reads are.
@@ -312,13 +334,14 @@ mod tests {
 
     fn token(position: Position) -> String {
         let mut violations = Violations::default();
-        let session = Session::of_read(&map(), None, &MetadataMap::new(), &mut violations).unwrap();
+        let session =
+            Session::of_read(&Caller::anybody().into(), &map(), None, &MetadataMap::new(), &mut violations).unwrap();
         session.token_with([(SHARD, position)])
     }
 
     fn read(options: &v1::ReadOptions, metadata: &MetadataMap) -> Result<Session> {
         let mut violations = Violations::default();
-        let session = Session::of_read(&map(), Some(options), metadata, &mut violations)?;
+        let session = Session::of_read(&Caller::anybody().into(), &map(), Some(options), metadata, &mut violations)?;
         violations.check().map(|()| session)
     }
 

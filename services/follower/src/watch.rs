@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::{FutureExt as _, StreamExt as _};
+use tao_access::Standing;
 use tao_model::id::{EPOCH_MS, IdParts};
 use tao_model::{Error, LogId, Position, Result, Schema, Token, Violations};
 use tao_proto::{Answer, error, internal, metadata, v1};
@@ -86,12 +87,14 @@ impl Drop for Place {
 pub async fn watch(
     executor: &Executor,
     watches: &Watches,
+    caller: Standing,
     metadata: &MetadataMap,
     extensions: &Extensions,
     request: &v1::WatchRequest,
 ) -> Result<Response<WatchStream>, Status> {
     let ending = extensions.get::<Ending>().cloned().unwrap_or_else(Ending::never);
-    let watching = begin(executor, watches, metadata, ending, request).await.map_err(|e| error::to_status(&e))?;
+    let watching =
+        begin(executor, watches, caller, metadata, ending, request).await.map_err(|e| error::to_status(&e))?;
     let header = MetadataValue::try_from(watching.token.encode()).ok();
     let answers = futures::stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
@@ -110,6 +113,7 @@ pub async fn watch(
 async fn begin(
     executor: &Executor,
     watches: &Watches,
+    caller: Standing,
     metadata: &MetadataMap,
     ending: Ending,
     request: &v1::WatchRequest,
@@ -120,6 +124,7 @@ async fn begin(
     let mut token = session::token(map, &request.session_token, metadata, &mut violations)?;
     let filter = Filter::new(request, &executor.door(map), &mut violations);
     violations.check()?;
+    filter.may_be_read(caller.last(), &executor.schema)?;
     let place = watches.enter()?;
     let within = context.deadline.min(tokio::time::Instant::now() + OPEN_WITHIN);
     let open = async {
@@ -152,6 +157,7 @@ async fn begin(
     Ok(Watching {
         changes: select_all(feeds.into_iter().map(|(feed, _)| stream(feed))),
         filter,
+        caller,
         token,
         schema: executor.schema.clone(),
         beat,
@@ -204,6 +210,8 @@ fn stream(feed: Feed) -> BoxStream<'static, Result<Changes>> {
 struct Watching {
     changes: SelectAll<BoxStream<'static, Result<Changes>>>,
     filter: Filter,
+    /// Judged again when the rules change, or its token ends.
+    caller: Standing,
     /// Covers all that was sent.
     token: Token,
     schema: Arc<Schema>,
@@ -228,6 +236,7 @@ impl Watching {
                     return Err(Error::unavailable("this follower ends the connection: resume at another, or here"));
                 }
                 () = &mut self.deadline => return Err(Error::DeadlineExceeded { not_applied: true }),
+                judged = self.caller.renewed() => self.filter.may_be_read(judged?, &self.schema)?,
                 _ = self.beat.tick() => return Ok(self.heartbeat()),
                 Some(changes) = self.changes.next() => {
                     if let Some(answer) = self.take(changes?)? {

@@ -185,8 +185,19 @@ impl Executor {
     /// An atomic batch.
     pub async fn write_batch(&self, call: BatchCall, session: &Session, context: &CallContext) -> Executed {
         let BatchCall { batch, shard } = call;
+        if let Err(error) = self.may_write_batch(&batch, session, context).await {
+            if self.logs_writes {
+                self.log_batch(&batch.writes, &[], Some(&error), session, context);
+            }
+            return error.into();
+        }
         let whole = Write::Batch(batch);
-        let outcome = match self.write(&whole, shard, session, context).await {
+        let done = self.write(&whole, shard, session, context).await;
+        if self.logs_writes {
+            let items = done.as_ref().map_or(&[][..], |outcome| &outcome.items);
+            self.log_batch(whole.parts(), items, done.as_ref().err(), session, context);
+        }
+        let outcome = match done {
             Ok(outcome) => outcome,
             Err(error) => return error.into(),
         };

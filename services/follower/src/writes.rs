@@ -31,13 +31,33 @@ impl Executor {
     /// A write.
     pub async fn run_write(&self, write: Write, session: &Session, context: &CallContext) -> Executed {
         let write = place::placed(write, session);
-        let shard = place::of_write(&write, &self.schema, session.map()).unwrap_or_else(|| place::any_shard(session));
-        let mut outcome = match self.write(&write, shard, session, context).await {
+        let mut added = None;
+        let executed = match self.may_write(&write, session, context).await {
+            Ok(()) => self.run_allowed(&write, session, context, &mut added).await,
+            Err(error) => error.into(),
+        };
+        if self.logs_writes {
+            self.log_write(&write, added.as_deref(), &executed.result, session, context);
+        }
+        executed
+    }
+
+    /// A write that its caller may do. An object that it changes is put where the log of writes finds its id.
+    async fn run_allowed(
+        &self,
+        write: &Write,
+        session: &Session,
+        context: &CallContext,
+        added: &mut Option<Bytes>,
+    ) -> Executed {
+        let shard = place::of_write(write, &self.schema, session.map()).unwrap_or_else(|| place::any_shard(session));
+        let mut outcome = match self.write(write, shard, session, context).await {
             Ok(outcome) => outcome,
             Err(error) => return error.into(),
         };
-        let named = named(&write);
-        let Covered { mut seen, unsure } = self.cover(&self.keys(&write), shard, &outcome, session);
+        added.clone_from(&outcome.result.object);
+        let named = named(write);
+        let Covered { mut seen, unsure } = self.cover(&self.keys(write), shard, &outcome, session);
         let mut pending = !outcome.pending.is_empty();
         let mut count = named.and_then(|list| count_in(&outcome.changes, &list));
         if !pending && !unsure.is_empty() {
@@ -57,7 +77,7 @@ impl Executor {
                 None => self.count_now(&list, session, context).await.unwrap_or_default(),
             };
         }
-        Executed { result: self.write_answer(&write, outcome, pending), seen }
+        Executed { result: self.write_answer(write, outcome, pending), seen }
     }
 
     /// Has a write done, and applies what it has changed.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use tao_access::Caller;
 use tao_model::{Result, ShardId, Token, Violations, Write};
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{BatchItem, Consistency, ReadOptions};
@@ -140,6 +141,7 @@ pub struct Prepared {
 impl Prepared {
     /// Checks a call; every violation is reported at once. `None` when it has left some.
     pub fn new(
+        caller: &Arc<Caller>,
         door: &Door<'_>,
         map: &ClusterMap,
         given: Option<&Token>,
@@ -149,13 +151,13 @@ impl Prepared {
         let field = Field::of(&call);
         macro_rules! reads {
             ($request:expr, $task:expr) => {{
-                let session = Session::of_piped_read(map, given, $request.options.as_ref(), v)?;
+                let session = Session::of_piped_read(caller, map, given, $request.options.as_ref(), v)?;
                 (session, $task)
             }};
         }
         macro_rules! writes {
             ($request:expr, $task:expr) => {{
-                let session = Session::of_piped_write(map, given, $request.options.as_ref(), v)?;
+                let session = Session::of_piped_write(caller, map, given, $request.options.as_ref(), v)?;
                 (session, $task)
             }};
         }
@@ -180,7 +182,7 @@ impl Prepared {
                 reads!(r, Some(Task::Batch(r.items)))
             }
             Call::WriteBatch(r) => {
-                let session = Session::of_piped_write(map, given, r.options.as_ref(), v)?;
+                let session = Session::of_piped_write(caller, map, given, r.options.as_ref(), v)?;
                 let batch = door.write_batch(*r, &session, v);
                 (session, batch.map(|batch| Task::WriteBatch(batch.into())))
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use tao_access::Caller;
 use tao_model::limits::{MAX_IDS, MAX_SINCE_MS};
 use tao_model::{Error, ObjectId, Result, Schema, ShardId, TypeId, Violations};
 use tao_proto::internal::{self, change::Key};
@@ -76,6 +77,18 @@ impl Filter {
             violations.add("since_ms", "not together with session_token, which says where to begin");
         }
         filter
+    }
+
+    /// Fails unless all that passes may be read.
+    pub fn may_be_read(&self, caller: &Caller, schema: &Schema) -> Result<()> {
+        if caller.reads_all() {
+            return Ok(());
+        }
+        let Some(types) = &self.types else {
+            return Err(caller.denied("watch all types: name those to watch in object_types and assoc_types"));
+        };
+        types.objects.iter().try_for_each(|name| caller.may_read_object(schema, name))?;
+        types.assocs.iter().try_for_each(|number| caller.may_read_assoc(schema, *number))
     }
 
     /// The places in the topology of the logs that can have a change that passes.

@@ -1,16 +1,18 @@
 //! `tao audit`: asks followers to compare what they have cached with the database.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
 use hyper::Method;
+use hyper::header::HeaderValue;
 use serde_json::{Value as Json, json};
 
 use super::failure::Failure;
-use super::http::ask;
+use super::http::ask_as;
 use super::output::{Format, show};
 
 /// Arguments of `tao audit`.
@@ -19,6 +21,9 @@ pub struct AuditArgs {
     /// The followers' admin ports, with commas between them
     #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:9464")]
     admin: Vec<String>,
+    /// The file of an admin's bearer token, where followers take tokens
+    #[arg(long, env = "TAO_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Cached keys that each looks at, chosen at random
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     samples: u64,
@@ -30,11 +35,20 @@ pub struct AuditArgs {
     output: Format,
 }
 
+/// What says who asks; errors don't repeat it.
+fn authorization(file: &PathBuf) -> Result<HeaderValue, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::bad_input(format!("{}: {why}", file.display()));
+    let token = std::fs::read_to_string(file).map_err(|why| wrong(&why))?;
+    HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| wrong(&"it has no token"))
+}
+
 /// Prints what the followers found. Fails when one can't be asked; the exit code is 1 when something is inconsistent.
 pub fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
     let path = format!("/audit?samples={}", args.samples);
-    let asked = args.admin.iter().map(|server| ask(Method::POST, server, &path, Duration::from_secs(args.timeout)));
+    let token = args.token_file.as_ref().map(authorization).transpose()?;
+    let within = Duration::from_secs(args.timeout);
+    let asked = args.admin.iter().map(|server| ask_as(token.as_ref(), Method::POST, server, &path, within));
     let answers = runtime.block_on(join_all(asked));
     let mut total = Report::default();
     let mut failures = Vec::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::try_join;
 use hyper::body::Body as _;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -20,12 +20,26 @@ const MAX_BODY: usize = 16 << 20;
 
 /// Sends nothing to `http://HOST:PORT` and a path, and gives the answer's body. Any answer but 200 is a failure that tells it.
 pub async fn ask(method: Method, server: &str, path: &str, within: Duration) -> Result<Vec<u8>, Failure> {
+    ask_as(None, method, server, path, within).await
+}
+
+/// The same, of somebody whom `authorization` tells of.
+pub async fn ask_as(
+    authorization: Option<&HeaderValue>,
+    method: Method,
+    server: &str,
+    path: &str,
+    within: Duration,
+) -> Result<Vec<u8>, Failure> {
     let uri: Uri = server.parse().map_err(|_| bad_address(server))?;
     let authority = uri.authority().filter(|a| uri.scheme_str() == Some("http") && a.port().is_some());
     let authority = authority.ok_or_else(|| bad_address(server))?.to_string();
     let unreachable = |why: &dyn std::fmt::Display| Failure::unreachable(format!("can't reach {server}: {why}"));
     let request = Request::builder().method(method).uri(path).header(HOST, &authority);
-    let request = request.body(String::new()).map_err(Failure::other)?;
+    let mut request = request.body(String::new()).map_err(Failure::other)?;
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+    }
     let exchange = async {
         let stream = TcpStream::connect(&authority).await.map_err(|why| unreachable(&why))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|why| unreachable(&why))?;

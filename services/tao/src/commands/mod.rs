@@ -299,8 +299,8 @@ impl Command {
 
 impl Connection {
     fn session(&self) -> Result<Session, Failure> {
-        let (deadline, tls) = (Duration::from_secs(self.timeout), self.tls.client()?);
-        let options = ClientOptions { deadline, tls, ..Default::default() };
+        let (deadline, tls, bearer) = (Duration::from_secs(self.timeout), self.tls.client()?, self.tls.bearer()?);
+        let options = ClientOptions { deadline, tls, bearer, ..Default::default() };
         Ok(Client::connect(&self.address, options)?.session().with_token(&self.token))
     }
 

@@ -1,9 +1,9 @@
-//! TLS of the commands: whom they trust, and who they are.
+//! TLS and tokens of the commands: whom they trust, and who they are.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use tao_client::{ClientTls, KeyPairFiles, TlsOptions};
+use tao_client::{BearerToken, ClientTls, KeyPairFiles, TlsOptions};
 
 use super::failure::Failure;
 
@@ -29,9 +29,18 @@ pub struct TlsArgs {
     /// With TLS, the name that the followers' certificates must have [default: the address's]
     #[arg(id = "tls_name", long = "tls-name", env = "TAO_CLIENT_TLS_NAME", value_name = "NAME", requires = "tls_ca")]
     name: Option<String>,
+    /// The file of a bearer token that says who calls; it is read again when it changes
+    #[arg(id = "token_file", long = "token-file", env = "TAO_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 impl TlsArgs {
+    /// The token.
+    pub fn bearer(&self) -> Result<Option<BearerToken>, Failure> {
+        let read = self.token_file.as_ref().map(BearerToken::file).transpose();
+        read.map_err(|error| Failure::bad_input(error.to_string()))
+    }
+
     /// Reads the files.
     pub fn client(&self) -> Result<Option<ClientTls>, Failure> {
         let Some(ca) = self.ca.clone() else { return Ok(None) };

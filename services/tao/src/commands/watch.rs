@@ -44,8 +44,8 @@ pub struct WatchArgs {
 pub fn watch(args: WatchArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
     runtime.block_on(async {
-        let (deadline, tls) = (Duration::from_secs(args.timeout), args.tls.client()?);
-        let options = ClientOptions { deadline, tls, ..Default::default() };
+        let (deadline, tls, bearer) = (Duration::from_secs(args.timeout), args.tls.client()?, args.tls.bearer()?);
+        let options = ClientOptions { deadline, tls, bearer, ..Default::default() };
         let session = Client::connect(&args.address, options)?.session();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;

@@ -118,6 +118,7 @@ async fn run(args: &LoadArgs, list: &EdgeList, stop: Stop, patience: Patience) -
         generate_keys: false,
         pipeline: false,
         tls: args.tls.client()?,
+        bearer: args.tls.bearer()?,
         ..Default::default()
     };
     let session = Client::connect(&args.address, options)?.session();

@@ -9,6 +9,7 @@ use tao_runtime::{ByteSize, Listener as _, Shutdown, TcpAcceptor};
 use tao_tls::ServerTls;
 use tao_topology::Topology;
 
+use super::access::{AccessArgs, AccessSettings};
 use super::process::{self, CommonArgs, File, Server};
 use super::sample;
 use super::tls::PublicTlsOptions;
@@ -16,7 +17,7 @@ use super::tls::PublicTlsOptions;
 /// Arguments of `tao dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// Where clients connect to; on loopback, unless they have to prove who they are (--public-tls-client-ca)
+    /// Where clients connect to; on loopback, unless they have to prove who they are (--public-tls-client-ca, --access-policy)
     #[arg(long, env = "TAO_FOLLOWER_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
     /// The folder of the database; made when absent
@@ -34,6 +35,8 @@ pub struct DevArgs {
     #[command(flatten)]
     public_tls: PublicTlsOptions,
     #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -44,6 +47,7 @@ struct Tiers {
     leader: tao_leader::Config,
     follower: tao_follower::Config,
     public_tls: Option<ServerTls>,
+    access: AccessSettings,
 }
 
 impl DevArgs {
@@ -54,11 +58,14 @@ impl DevArgs {
             problems.extend(more);
             None
         });
-        let is_proved = public_tls.as_ref().is_some_and(ServerTls::is_mutual);
+        let access = self.access.clone().over(std::mem::take(&mut file.access)).check();
+        let access = access.map_err(|more| problems.extend(more)).ok();
+        let is_proved = public_tls.as_ref().is_some_and(ServerTls::is_mutual)
+            || access.as_ref().is_some_and(AccessSettings::is_proved);
         if !self.listen.ip().is_loopback() && !is_proved && !self.insecure_anyone_may_connect {
             problems.push(format!(
                 "listen: {} is not on loopback, and anyone may connect: have clients prove who they are \
-                 (--public-tls-client-ca), or say --insecure-anyone-may-connect",
+                 (--public-tls-client-ca or --access-policy), or say --insecure-anyone-may-connect",
                 self.listen
             ));
         }
@@ -68,9 +75,7 @@ impl DevArgs {
                 "admin_listen: {admin} is not on loopback, and anyone may connect: say --insecure-anyone-may-connect"
             ));
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        let (Some(access), true) = (access, problems.is_empty()) else { return Err(problems) };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let store = format!("sqlite:{}", self.data.join("tao.db").display());
         let shard = tao_shard::config::Options { listen: Some(any), store: Some(store), ..Default::default() };
@@ -82,7 +87,7 @@ impl DevArgs {
             ..Default::default()
         };
         let (shard, leader, follower) = (shard.check()?, leader.check()?, follower.check()?);
-        Ok(Tiers { listen: self.listen, shard, leader, follower, public_tls })
+        Ok(Tiers { listen: self.listen, shard, leader, follower, public_tls, access })
     }
 }
 
@@ -90,14 +95,17 @@ impl DevArgs {
 pub fn dev(args: &DevArgs) -> Result<()> {
     let (common, tiers) = args.common.clone().check("tao-dev", |file| args.tiers(file))?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("can't make the folder {}", args.data.display()))?;
-    // Over TLS it would take a client's certificate to load it.
-    let sample = (!args.no_sample && tiers.public_tls.is_none()).then(|| args.data.join("sample.json"));
+    // Where callers prove who they are, it would take somebody's certificate or token to load it.
+    let sample = (!args.no_sample && tiers.public_tls.is_none() && !tiers.access.is_proved())
+        .then(|| args.data.join("sample.json"));
     process::run(common, |server| all(server, tiers, sample))
 }
 
 async fn all(server: Server, tiers: Tiers, sample: Option<PathBuf>) -> Result<()> {
     let Server { schema, clock, workers, readiness, shutdown, admin, routes, reflection } = server;
-    let Tiers { listen, mut shard, mut leader, mut follower, public_tls } = tiers;
+    let Tiers { listen, mut shard, mut leader, mut follower, public_tls, access } = tiers;
+    follower.logs_writes = access.logs_writes;
+    follower.access = access.load(&schema)?;
     (shard.reflection, leader.reflection, follower.reflection) = (reflection, reflection, reflection);
     let shard_listener = TcpAcceptor::bind(shard.listen).await?;
     let leader_listener = TcpAcceptor::bind(leader.listen).await?;

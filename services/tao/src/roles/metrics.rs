@@ -18,6 +18,11 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
         Counter,
         "Large answers that were not given, since as many as may wait for callers to take them.",
     ),
+    ("access_key_fetches_total", Counter, "Times that the keys of tokens were fetched, by result."),
+    ("access_key_reloads_total", Counter, "Times that the keys of tokens were read anew from their file, by result."),
+    ("access_policy_reloads_total", Counter, "Times that the grants were read anew, by result."),
+    ("access_refusals_total", Counter, "Calls that were refused, by reason: who asks is not known, or may not."),
+    ("access_tokens_verified_total", Counter, "Tokens whose signature was verified; those seen a moment ago are not."),
     ("server_connections", Gauge, "Connections to the gRPC port."),
     ("server_connections_ended_total", Counter, "Connections that were ended since they did harm, by reason."),
     (
@@ -102,6 +107,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ),
     ("tier_server_errors_total", Counter, "Calls of the tier in front that failed."),
     ("tier_server_messages_total", Counter, "Messages of the tier in front."),
+    ("tls_certificate_expiry_timestamp_seconds", Gauge, "When the first certificate of a file ends, since 1970."),
     ("tier_server_versions_total", Counter, "Streams of the tier in front, by its version."),
 ];
 

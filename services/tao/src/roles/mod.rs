@@ -1,5 +1,6 @@
 //! The servers: one tier as a process of its own, or all of them in one.
 
+mod access;
 mod dev;
 mod metrics;
 mod process;

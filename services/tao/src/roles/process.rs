@@ -17,6 +17,7 @@ use tao_runtime::{AdminRoutes, MetricsHandle, Readiness, Shutdown, Workers, prof
 use tao_trace::slow;
 use tokio::net::TcpListener;
 
+use super::access::AccessArgs;
 use super::tls::{PublicTlsOptions, TierTlsOptions};
 
 /// Options that all servers share.
@@ -75,6 +76,8 @@ pub struct File {
     pub tls: TierTlsOptions,
     /// Of clients' connections.
     pub public_tls: PublicTlsOptions,
+    /// Of who is let in, and as whom.
+    pub access: AccessArgs,
     /// Of the storage shard.
     pub shard: tao_shard::config::Options,
     /// Of the leader.

@@ -8,6 +8,7 @@ use clap::Args;
 use tao_rpc::LinkOptions;
 use tao_runtime::TcpAcceptor;
 
+use super::access::AccessArgs;
 use super::process::{self, CommonArgs, File, both};
 use super::tls::{PublicTlsOptions, TierTls, TierTlsOptions, warn_if_open};
 
@@ -44,6 +45,8 @@ pub struct FollowerArgs {
     tls: TierTlsOptions,
     #[command(flatten)]
     public_tls: PublicTlsOptions,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// Runs a storage shard.
@@ -77,16 +80,23 @@ pub fn follower(args: FollowerArgs) -> Result<()> {
     let check = |file: &mut File| {
         let tls = args.tls.over(take(&mut file.tls)).check();
         let public_tls = args.public_tls.over(take(&mut file.public_tls)).check();
-        both(args.options.with_secrets().over(take(&mut file.follower)).check(), both(tls, public_tls))
+        let access = args.access.over(take(&mut file.access)).check();
+        both(args.options.with_secrets().over(take(&mut file.follower)).check(), both(both(tls, public_tls), access))
     };
-    let (common, (mut config, (tls, public_tls))) = args.common.check("tao-follower", check)?;
+    let (common, (mut config, ((tls, public_tls), access))) = args.common.check("tao-follower", check)?;
     process::run(common, |s| async move {
         config.reflection = s.reflection;
         config.admin = s.routes;
         if let Some(tls) = tls {
             tls.secure(&mut config.link);
         }
-        warn_if_open(config.listen, public_tls.as_ref());
+        config.logs_writes = access.logs_writes;
+        config.access = access.load(&s.schema)?;
+        if config.access.is_open() {
+            warn_if_open(config.listen, public_tls.as_ref());
+        } else if config.access.takes_tokens() && public_tls.is_none() && !config.listen.ip().is_loopback() {
+            tracing::warn!(address = %config.listen, "tokens travel in plain text here: give the public port a certificate");
+        }
         let listener = TcpAcceptor::bind(config.listen).await?.secured(public_tls);
         Ok(tao_follower::run(config, s.schema, s.clock, listener, &s.workers, s.readiness, s.shutdown).await?)
     })

@@ -3,20 +3,22 @@
 mod admin;
 mod caller;
 mod cluster;
+mod guarded;
 mod load;
 mod requests;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use tao_client::{Client, ClientOptions};
+use tao_client::{BearerToken, Client, ClientOptions, ClientTls};
 
 pub use caller::TaoCaller;
 use caller::{Door, Sessions};
 pub use cluster::{Cluster, Loaded};
+pub use guarded::Guarded;
 pub(super) use requests::{NODE, assoc_count, assoc_range, data, got, listed, object_get};
 
-use super::channels::Channels;
+use super::channels::{Channels, Credentials};
 use crate::graph::Graph;
 use crate::target::{Hits, Progress, Role, Setup, Target};
 
@@ -65,8 +67,10 @@ impl Target for Tao {
     async fn caller(&self, _: usize) -> Result<TaoCaller> {
         let address = self.cluster.address();
         let door = match self.way {
-            Way::Unary => Door::Unary(Channels::connect(address, self.connections_a_thread).await?),
-            Way::Pipelined => pipelined(address, self.connections_a_thread)?,
+            Way::Unary => {
+                Door::Unary(Channels::connect_as(self.cluster.credentials(), address, self.connections_a_thread).await?)
+            }
+            Way::Pipelined => pipelined_as(self.cluster.credentials(), address, self.connections_a_thread)?,
         };
         Ok(TaoCaller::new(door, self.cluster.loaded().context("not loaded")?))
     }
@@ -82,8 +86,20 @@ impl Target for Tao {
 
 /// Through the client library, over so many connections.
 pub(super) fn pipelined(address: &str, connections: usize) -> Result<Door> {
-    // Without idempotency keys, whose outcomes the store would keep: no baseline has them.
-    let options = ClientOptions { generate_keys: false, ..Default::default() };
+    pipelined_as(&Credentials::default(), address, connections)
+}
+
+/// The same, of somebody with credentials.
+fn pipelined_as(credentials: &Credentials, address: &str, connections: usize) -> Result<Door> {
+    let options = client_options(credentials)?;
     let client = |_| Client::connect(address, options.clone());
     Ok(Door::Pipelined(Sessions::new((0..connections).map(client).collect::<Result<_, _>>()?)))
+}
+
+/// Without idempotency keys, whose outcomes the store would keep: no baseline has them.
+fn client_options(credentials: &Credentials) -> Result<ClientOptions> {
+    let tls = credentials.tls.clone().map(ClientTls::load).transpose();
+    let tls = tls.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    let bearer = credentials.bearer.as_deref().map(BearerToken::text).transpose()?;
+    Ok(ClientOptions { generate_keys: false, tls, bearer, ..Default::default() })
 }

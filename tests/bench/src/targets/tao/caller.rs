@@ -78,7 +78,7 @@ macro_rules! ask {
     ($caller:ident.$method:ident($request:expr)) => {
         match &$caller.door {
             Door::Unary(channels) => {
-                let answer = GraphServiceClient::new(channels.next()).$method($request).await;
+                let answer = GraphServiceClient::new(channels.next()).$method(channels.request($request)).await;
                 answer.map(tonic::Response::into_inner).map_err(Failure::from)
             }
             Door::Pipelined(sessions) => {

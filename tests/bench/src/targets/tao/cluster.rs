@@ -8,9 +8,11 @@ use tao_harness::{Postgres, Process, Redis, TempDir, built_program, repository};
 use tokio::sync::OnceCell;
 
 use super::admin::Metrics;
+use super::guarded::Guarded;
 use super::load;
 use crate::graph::Graph;
 use crate::target::{Hits, Progress, Role, Setup};
+use crate::targets::channels::Credentials;
 use crate::targets::{schema, server};
 
 const ADMIN_WITHIN: Duration = Duration::from_secs(10);
@@ -32,6 +34,9 @@ pub struct Cluster {
     tiers: [(Role, Process); 3],
     redis: Option<Redis>,
     store: Store,
+    credentials: Credentials,
+    /// Of its public door, as long as it runs.
+    _guarded: Option<Guarded>,
     loaded: OnceCell<Arc<Loaded>>,
 }
 
@@ -49,7 +54,7 @@ impl Cluster {
     pub fn on_postgres(setup: &Setup) -> Result<Self> {
         let postgres = server::postgres()?;
         let url = postgres.create_database(DATABASE)?;
-        Self::start(setup, &url, Store::Postgres(Box::new(postgres)), &[])
+        Self::start(setup, &url, Store::Postgres(Box::new(postgres)), &[], None)
     }
 
     /// On a file.
@@ -61,10 +66,17 @@ impl Cluster {
     pub fn watched(setup: &Setup, more: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let url = format!("sqlite:{}", folder.join("tao.db").display());
-        Self::start(setup, &url, Store::Sqlite(folder), more)
+        Self::start(setup, &url, Store::Sqlite(folder), more, None)
     }
 
-    fn start(setup: &Setup, url: &str, store: Store, more: &[&str]) -> Result<Self> {
+    /// On a file, with a public door that asks who comes, or speaks TLS.
+    pub fn guarded(setup: &Setup, more: &[&str], guarded: Guarded) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let url = format!("sqlite:{}", folder.join("tao.db").display());
+        Self::start(setup, &url, Store::Sqlite(folder), more, Some(guarded))
+    }
+
+    fn start(setup: &Setup, url: &str, store: Store, more: &[&str], guarded: Option<Guarded>) -> Result<Self> {
         let program = built_program("tao")?;
         let schema = repository().join("tests/bench/schema.toml").display().to_string();
         let tier = |args: &[&str]| tao_harness::tier(&program, &[args, &["--schema", &schema], more].concat());
@@ -78,17 +90,25 @@ impl Cluster {
         if let Some(bytes) = setup.cache_size {
             args.extend(["--cache-size".to_owned(), bytes.to_string()]);
         }
+        args.extend(guarded.iter().flat_map(|guarded| guarded.flags.clone()));
         let (mut follower, address) = tier(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
         let line = follower.wait_line("listening for probes and metrics", ADMIN_WITHIN)?;
         let admin = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
         let admin = admin.context("no admin address")?.to_owned();
         let tiers = [(Role::Follower, follower), (Role::Leader, leader), (Role::Shard, shard)];
-        Ok(Self { address, admin, tiers, redis, store, loaded: OnceCell::new() })
+        let credentials = guarded.as_ref().map(|guarded| guarded.credentials.clone()).unwrap_or_default();
+        let loaded = OnceCell::new();
+        Ok(Self { address, admin, tiers, redis, store, credentials, _guarded: guarded, loaded })
     }
 
     /// Of the follower.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What its clients prove, and want proved.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The second level, if there is one.
@@ -104,7 +124,7 @@ impl Cluster {
     /// Loads the graph, unless that is done.
     pub(super) async fn load(&self, graph: &Arc<Graph>, progress: Progress<'_>) -> Result<()> {
         let load = async || {
-            let ids = load::load(&self.address, graph, progress).await?;
+            let ids = load::load(&self.credentials, &self.address, graph, progress).await?;
             if let Store::Postgres(postgres) = &self.store {
                 let url = postgres.url();
                 let (server, _) = url.rsplit_once('/').context("a URL has a path")?;

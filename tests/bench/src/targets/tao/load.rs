@@ -12,6 +12,7 @@ use super::requests;
 use crate::graph::Graph;
 use crate::op::AType;
 use crate::target::Progress;
+use crate::targets::channels::Credentials;
 
 /// Calls under way at once.
 const SIDE_BY_SIDE: usize = 16;
@@ -28,8 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the nodes' ids.
-pub async fn load(address: &str, graph: &Graph, progress: Progress<'_>) -> Result<Vec<i64>> {
-    let options = ClientOptions { generate_keys: false, deadline: DEADLINE, ..Default::default() };
+pub async fn load(credentials: &Credentials, address: &str, graph: &Graph, progress: Progress<'_>) -> Result<Vec<i64>> {
+    let options = ClientOptions { deadline: DEADLINE, ..super::client_options(credentials)? };
     let client = Client::connect(address, options)?;
     let ids = allocate(&client, graph.nodes() as usize).await?;
     let mut done = 0;
