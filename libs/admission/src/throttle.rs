@@ -20,14 +20,17 @@ pub struct Throttle {
     asked: u32,
     taken: u32,
     refused: u32,
+    /// Windows in a row in which next to nothing was refused.
+    clean: u32,
 }
 
 /// How long outcomes are gathered before anything is made of them.
 const WINDOW: Duration = Duration::from_millis(250);
 /// Calls that are sent for one that is taken: what is more than one finds out whether there is room again.
 const SENT_FOR_TAKEN: f64 = 1.1;
-/// By which factor the rate grows in a window in which next to nothing was refused.
-const GROWTH: f64 = 1.15;
+/// By which share the rate grows in a window in which next to nothing was refused, the more the more such windows there were in a row; it
+/// doubles at the most.
+const GROWTH: f64 = 0.15;
 /// The share of refusals that is next to nothing.
 const NEXT_TO_NOTHING: f64 = 0.02;
 /// How much of a window's rate is taken over.
@@ -77,12 +80,13 @@ impl Throttle {
         let weight = if self.rate.is_none() && self.refused > 0 { 1.0 } else { TAKEN_OVER };
         self.taken_rate += weight * (taken - self.taken_rate);
         let is_refused = f64::from(self.refused) > NEXT_TO_NOTHING * answers && self.refused > 1;
+        self.clean = if is_refused { 0 } else { self.clean.saturating_add(1) };
         self.rate = match self.rate {
             _ if is_refused => Some((self.taken_rate * SENT_FOR_TAKEN).max(FLOOR)),
             None => None,
             // Nobody needs it any more.
             Some(rate) if asked < rate * 0.9 => None,
-            Some(rate) => Some(rate * GROWTH),
+            Some(rate) => Some(rate * (1.0 + GROWTH * f64::from(self.clean)).min(2.0)),
         };
         (self.since, self.asked, self.taken, self.refused) = (now, 0, 0, 0);
     }

@@ -10,6 +10,7 @@ mod execute;
 pub mod fuzz;
 mod hits;
 mod log;
+mod peers;
 mod pipeline;
 mod place;
 mod ranges;

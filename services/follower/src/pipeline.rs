@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tao_access::Caller;
 use tao_model::{Error, Result, Token, Violations};
 use tao_proto::v1::pipeline_call::Call;
 use tao_proto::v1::{PipelineCall, PipelineRequest};
@@ -44,15 +45,16 @@ pub type Piped = (Field, Result<Answer>, String);
 /// The calls of one stream.
 pub struct Pipeline {
     executor: Arc<Executor>,
+    caller: Arc<Caller>,
     outbox: Outbox,
     /// The tokens of the last message: the next is likely to bring them again.
     tokens: Vec<(String, Given)>,
 }
 
 impl Pipeline {
-    /// Without any call yet.
-    pub fn new(executor: Arc<Executor>) -> Self {
-        Self { executor, outbox: Outbox::default(), tokens: Vec::new() }
+    /// Of this caller, without any call yet.
+    pub fn new(executor: Arc<Executor>, caller: Arc<Caller>) -> Self {
+        Self { executor, caller, outbox: Outbox::default(), tokens: Vec::new() }
     }
 
     /// Reads the tokens of a message.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_all;
+use tao_access::Access;
 use tao_cache::{CacheOptions, MemoryCache, RedisCache, RedisError};
 use tao_model::limits::MAX_REQUEST;
 use tao_model::{Clock, Schema};
@@ -17,6 +18,7 @@ use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
 use crate::log::{Log, Meeting};
+use crate::peers::Peers;
 use crate::service::Graph;
 use crate::upstream::Leaders;
 use crate::watch::Watches;
@@ -83,7 +85,7 @@ pub async fn run<L: Listener>(
         Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
     let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
-    let graph = GraphServiceServer::new(Graph::new(executor, Watches::new(config.max_watches)))
+    let graph = GraphServiceServer::new(Graph::new(executor, Access::open(), Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
     let routes = Routes::new(health_service(readiness, SERVICES));
     let routes =
@@ -99,7 +101,7 @@ pub async fn run<L: Listener>(
     };
     let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));
     tokio::select! {
-        served = serve(listener, workers, door, options, shutdown) => Ok(served?),
+        served = serve(Peers(listener), workers, door, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},
     }

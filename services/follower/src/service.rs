@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tao_access::{Access, Caller};
 use tao_cache::Mode;
 use tao_model::mutation::{Rule, is_off};
 use tao_model::{Error, Result, Violations, Write};
@@ -11,11 +12,12 @@ use tao_rpc::{CallContext, DeadlineLimits, Drain, Exchange, ServerLimits};
 use tao_runtime::Ending;
 use tao_topology::ClusterMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::answers;
 use crate::execute::Executor;
 use crate::hits::At;
+use crate::peers::peer;
 use crate::pipeline::Pipeline;
 use crate::session::{Seen, Session};
 use crate::validate::{self, Door, ReadCall};
@@ -25,32 +27,48 @@ use crate::watch::{self, WatchStream, Watches};
 #[derive(Clone)]
 pub struct Graph {
     executor: Arc<Executor>,
+    access: Arc<Access>,
     limits: Arc<ServerLimits>,
     watches: Watches,
 }
 
+/// Where a bearer token travels.
+const AUTHORIZATION: &str = "authorization";
+
 type Answered = Result<Response<Answer>, Status>;
 
-/// Splits a request into its metadata and its message.
-fn parts<T>(request: Request<T>) -> (MetadataMap, T) {
-    let (metadata, _, message) = request.into_parts();
-    (metadata, message)
+/// Who asks, and what travels beside the message.
+struct Asking {
+    caller: Arc<Caller>,
+    metadata: MetadataMap,
 }
 
 impl Graph {
     /// Over this executor.
-    pub fn new(executor: Executor, watches: Watches) -> Self {
-        Self { executor: Arc::new(executor), limits: Arc::default(), watches }
+    pub fn new(executor: Executor, access: Access, watches: Watches) -> Self {
+        Self { executor: Arc::new(executor), access: Arc::new(access), limits: Arc::default(), watches }
+    }
+
+    fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Arc<Caller>, Status> {
+        let authorization = metadata.get(AUTHORIZATION).map(MetadataValue::as_bytes);
+        self.access.caller(&peer(extensions), authorization).map_err(|error| error::to_status(&error))
+    }
+
+    /// Splits a request into who asks and its message.
+    fn parts<T>(&self, request: Request<T>) -> Result<(Asking, T), Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let caller = self.caller(&metadata, &extensions)?;
+        Ok((Asking { caller, metadata }, message))
     }
 
     async fn read(
         &self,
-        metadata: MetadataMap,
+        asking: Asking,
         options: Option<v1::ReadOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
     ) -> Answered {
-        let (session, call, context) = self.prepare(&metadata, |map, v| {
-            let session = Session::of_read(map, options.as_ref(), &metadata, v)?;
+        let (session, call, context) = self.prepare(&asking, |map, v| {
+            let session = Session::of_read(map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         // What is sampled goes the long way, on which spans are made.
@@ -77,12 +95,12 @@ impl Graph {
 
     async fn write(
         &self,
-        metadata: MetadataMap,
+        asking: Asking,
         options: Option<v1::WriteOptions>,
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
     ) -> Answered {
-        let (session, write, context) = self.prepare(&metadata, |map, v| {
-            let session = Session::of_write(map, options.as_ref(), &metadata, v)?;
+        let (session, write, context) = self.prepare(&asking, |map, v| {
+            let session = Session::of_write(map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         let executed = self.executor.run_write(write, &session, &context).await;
@@ -92,11 +110,12 @@ impl Graph {
     /// Reads deadline, options and call; every violation of all three is reported at once.
     fn prepare<T>(
         &self,
-        metadata: &MetadataMap,
+        asking: &Asking,
         check: impl FnOnce(&ClusterMap, &mut Violations) -> Result<(Session, Option<T>)>,
     ) -> Result<(Session, T, CallContext), Status> {
         let prepare = || {
-            let context = CallContext::from_metadata(metadata, &DeadlineLimits::default(), tao_trace::current())?;
+            let context =
+                CallContext::from_metadata(&asking.metadata, &DeadlineLimits::default(), tao_trace::current())?;
             let mut violations = Violations::default();
             let (session, call) = check(self.executor.map()?, &mut violations)?;
             Ok((session, validate::taken(call, violations)?, context))
@@ -129,19 +148,19 @@ fn respond(session: Session, result: Result<Answer>, seen: impl IntoIterator<Ite
 #[tonic::async_trait]
 impl GraphService for Graph {
     async fn object_add(&self, request: Request<v1::ObjectAddRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.object_add(message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.object_add(message, v)).await
     }
 
     async fn object_get(&self, request: Request<v1::ObjectGetRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.read(metadata, message.options.take(), |door, v| door.object_get(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.read(asking, message.options.take(), |door, v| door.object_get(&message, v)).await
     }
 
     async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
-        let (metadata, message) = parts(request);
-        let (session, ids, context) = self.prepare(&metadata, |map, v| {
-            let session = Session::of_read(map, message.options.as_ref(), &metadata, v)?;
+        let (asking, message) = self.parts(request)?;
+        let (session, ids, context) = self.prepare(&asking, |map, v| {
+            let session = Session::of_read(map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
         let executed = self.executor.objects(&ids, &session, &context).await;
@@ -149,60 +168,60 @@ impl GraphService for Graph {
     }
 
     async fn object_update(&self, request: Request<v1::ObjectUpdateRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.object_update(message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.object_update(message, v)).await
     }
 
     async fn object_upsert(&self, request: Request<v1::ObjectUpsertRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.object_upsert(message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.object_upsert(message, v)).await
     }
 
     async fn object_delete(&self, request: Request<v1::ObjectDeleteRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.object_delete(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.object_delete(&message, v)).await
     }
 
     async fn assoc_add(&self, request: Request<v1::AssocAddRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.assoc_add(message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.assoc_add(message, v)).await
     }
 
     async fn assoc_delete(&self, request: Request<v1::AssocDeleteRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.assoc_delete(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.assoc_delete(&message, v)).await
     }
 
     async fn assoc_change_type(&self, request: Request<v1::AssocChangeTypeRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.write(metadata, message.options.take(), |door, v| door.assoc_change_type(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.write(asking, message.options.take(), |door, v| door.assoc_change_type(&message, v)).await
     }
 
     async fn assoc_get(&self, request: Request<v1::AssocGetRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.read(metadata, message.options.take(), |door, v| door.assoc_get(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.read(asking, message.options.take(), |door, v| door.assoc_get(&message, v)).await
     }
 
     async fn assoc_count(&self, request: Request<v1::AssocCountRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.read(metadata, message.options.take(), |door, v| door.assoc_count(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.read(asking, message.options.take(), |door, v| door.assoc_count(&message, v)).await
     }
 
     async fn assoc_range(&self, request: Request<v1::AssocRangeRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.read(metadata, message.options.take(), |door, v| door.assoc_range(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.read(asking, message.options.take(), |door, v| door.assoc_range(&message, v)).await
     }
 
     async fn assoc_time_range(&self, request: Request<v1::AssocTimeRangeRequest>) -> Answered {
-        let (metadata, mut message) = parts(request);
-        self.read(metadata, message.options.take(), |door, v| door.assoc_time_range(&message, v)).await
+        let (asking, mut message) = self.parts(request)?;
+        self.read(asking, message.options.take(), |door, v| door.assoc_time_range(&message, v)).await
     }
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Answered {
-        let (metadata, message) = parts(request);
-        let (session, items, context) = self.prepare(&metadata, |map, v| {
+        let (asking, message) = self.parts(request)?;
+        let (session, items, context) = self.prepare(&asking, |map, v| {
             validate::batch_size(message.items.len(), v);
-            let session = Session::of_read(map, message.options.as_ref(), &metadata, v)?;
+            let session = Session::of_read(map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(message.items)))
         })?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
@@ -210,9 +229,9 @@ impl GraphService for Graph {
     }
 
     async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
-        let (metadata, message) = parts(request);
-        let (session, batch, context) = self.prepare(&metadata, |map, v| {
-            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
+        let (asking, message) = self.parts(request)?;
+        let (session, batch, context) = self.prepare(&asking, |map, v| {
+            let session = Session::of_write(map, message.options.as_ref(), &asking.metadata, v)?;
             let batch = self.executor.door(map).write_batch(message, &session, v);
             Ok((session, batch))
         })?;
@@ -221,11 +240,11 @@ impl GraphService for Graph {
     }
 
     async fn allocate_ids(&self, request: Request<v1::AllocateIdsRequest>) -> Answered {
-        let (metadata, message) = parts(request);
-        let (session, (count, shard), context) = self.prepare(&metadata, |map, v| {
+        let (asking, message) = self.parts(request)?;
+        let (session, (count, shard), context) = self.prepare(&asking, |map, v| {
             let count = validate::id_count(message.count, v);
             let shard = self.executor.door(map).placement(message.placement.as_ref(), v);
-            let session = Session::of_write(map, message.options.as_ref(), &metadata, v)?;
+            let session = Session::of_write(map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some((count, shard))))
         })?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
@@ -236,6 +255,7 @@ impl GraphService for Graph {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
+        let _caller = self.caller(&metadata, &extensions)?;
         watch::watch(&self.executor, &self.watches, &metadata, &extensions, &message).await
     }
 
@@ -245,9 +265,10 @@ impl GraphService for Graph {
         &self,
         request: Request<Streaming<v1::PipelineRequest>>,
     ) -> Result<Response<Exchange<Pipeline>>, Status> {
-        let (_, extensions, requests) = request.into_parts();
+        let (metadata, extensions, requests) = request.into_parts();
+        let caller = self.caller(&metadata, &extensions)?;
         let drain = extensions.get::<Ending>().map_or_else(Drain::new, |ending| Drain::from(ending.token()));
-        let pipeline = Pipeline::new(self.executor.clone());
+        let pipeline = Pipeline::new(self.executor.clone(), caller);
         Ok(Response::new(Exchange::new(pipeline, self.limits.clone(), &drain, requests)))
     }
 }

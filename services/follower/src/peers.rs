@@ -1,0 +1,94 @@
+//! Connections that know whose they are: made once for each, since a call may take a microsecond.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tao_access::Peer;
+use tao_runtime::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::Extensions;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Accepts what `L` does, and has every request know its [`Peer`].
+pub struct Peers<L>(pub L);
+
+/// A connection and the other end of it.
+pub struct Known<I> {
+    io: I,
+    peer: Arc<Peer>,
+}
+
+/// The other end of the connection that a request came on; nobody where it came another way.
+pub fn peer(extensions: &Extensions) -> Arc<Peer> {
+    extensions.get::<Arc<Peer>>().cloned().unwrap_or_else(|| Arc::new(Peer::new(None, None)))
+}
+
+impl<L: Listener> Listener for Peers<L> {
+    type Conn = L::Conn;
+    type Io = Known<L::Io>;
+
+    async fn accept(&mut self) -> io::Result<L::Conn> {
+        self.0.accept().await
+    }
+
+    async fn attach(conn: L::Conn) -> io::Result<Known<L::Io>> {
+        let io = L::attach(conn).await?;
+        let info = io.connect_info();
+        let tcp = any(&info).downcast_ref::<TcpConnectInfo>();
+        let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+        let peer = Arc::new(Peer::new(L::identity(&io), address));
+        Ok(Known { io, peer })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+fn any<T: Any>(value: &T) -> &dyn Any {
+    value
+}
+
+impl<I> Connected for Known<I> {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Arc<Peer> {
+        self.peer.clone()
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Known<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Known<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
