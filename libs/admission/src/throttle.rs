@@ -63,13 +63,20 @@ impl Throttle {
         self.taken += 1;
     }
 
-    /// A call was refused for want of room, or not answered in time.
+    /// A call was refused for want of room.
     pub fn refused(&mut self) {
         self.refused += 1;
     }
 
+    /// A call was not answered in time. By itself that may have any reason; of a server that refuses calls, it is as good as a refusal.
+    pub fn late(&mut self) {
+        if self.rate.is_some() || self.refused > 0 {
+            self.refused += 1;
+        }
+    }
+
     /// The time after which it is worth trying again.
-    pub fn retry_after(&self) -> Duration {
+    pub const fn retry_after(&self) -> Duration {
         WINDOW
     }
 

@@ -1,6 +1,7 @@
 //! A thread's connections to a gRPC server.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use tonic::transport::{Channel, Endpoint};
@@ -16,12 +17,18 @@ pub struct Channels {
 impl Channels {
     /// Connects so many times to HOST:PORT.
     pub async fn connect(address: &str, connections: usize) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW * 4);
-        let mut channels = Vec::with_capacity(connections);
-        for _ in 0..connections.max(1) {
+        Self::connect_from(address, &vec![None; connections.max(1)]).await
+    }
+
+    /// Connects from each of these addresses, or from any.
+    pub async fn connect_from(address: &str, from: &[Option<IpAddr>]) -> Result<Self> {
+        let mut channels = Vec::with_capacity(from.len());
+        for from in from {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .local_address(*from)
+                .tcp_nodelay(true)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(STREAM_WINDOW * 4);
             channels.push(endpoint.connect().await?);
         }
         Ok(Self { channels, turn: Cell::new(0) })
