@@ -169,6 +169,18 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Nobody is known to ask.
+    #[error("{what}")]
+    Unauthenticated {
+        /// Why whoever asks is taken for nobody; never what was shown.
+        what: String,
+    },
+    /// Who asks may not.
+    #[error("{what}")]
+    PermissionDenied {
+        /// Who, and what is lacking.
+        what: String,
+    },
     /// One item keeps a batch from being done. Of an INVALID_ARGUMENT the violations name the item instead.
     #[error("{item}: {error}")]
     Item {
@@ -250,6 +262,8 @@ impl Error {
             Self::Cancelled => "CANCELLED",
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Overloaded { .. } => "OVERLOADED",
+            Self::Unauthenticated { .. } => "UNAUTHENTICATED",
+            Self::PermissionDenied { .. } => "PERMISSION_DENIED",
             Self::Item { error, .. } => error.reason(),
             Self::Internal { .. } => "INTERNAL",
         }
@@ -278,6 +292,8 @@ impl Error {
             | Self::HistoryUndone { .. }
             | Self::TokenFromFuture { .. }
             | Self::IdempotencyKeyReused { .. }
+            | Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
             | Self::Cancelled
             | Self::Internal { .. } => false,
         }
@@ -303,6 +319,8 @@ impl Error {
             | Self::HistoryUndone { .. }
             | Self::TokenFromFuture { .. }
             | Self::IdempotencyKeyReused { .. }
+            | Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
             | Self::Overloaded { .. } => true,
         }
     }

@@ -29,6 +29,8 @@ pub fn code(error: &Error) -> Code {
         | Error::IdempotencyKeyReused { .. } => Code::FailedPrecondition,
         Error::ChangesExpired { .. } => Code::OutOfRange,
         Error::AnswerTooLarge | Error::Overloaded { .. } => Code::ResourceExhausted,
+        Error::Unauthenticated { .. } => Code::Unauthenticated,
+        Error::PermissionDenied { .. } => Code::PermissionDenied,
         Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::Cancelled => Code::Cancelled,
         Error::WrongShard { .. } | Error::Unavailable { .. } => Code::Unavailable,
@@ -104,6 +106,8 @@ pub fn to_peer(error: &Error) -> internal::Error {
         | Error::DataTooLarge { what }
         | Error::Unavailable { what, .. }
         | Error::Overloaded { what, .. }
+        | Error::Unauthenticated { what }
+        | Error::PermissionDenied { what }
         | Error::Internal { what } => out.text.clone_from(what),
         Error::NotANumber { field } | Error::NumberOverflow { field } => out.text.clone_from(field),
         Error::IdempotencyKeyReused { key } => out.text.clone_from(key),
@@ -165,6 +169,8 @@ pub fn from_peer(mut error: internal::Error) -> Error {
         ("CANCELLED", _) => Error::Cancelled,
         ("UNAVAILABLE", _) => Error::Unavailable { what: text, not_applied, retry_after },
         ("OVERLOADED", _) => Error::Overloaded { what: text, retry_after },
+        ("UNAUTHENTICATED", _) => Error::Unauthenticated { what: text },
+        ("PERMISSION_DENIED", _) => Error::PermissionDenied { what: text },
         ("INTERNAL", _) => Error::Internal { what: text },
         (reason, _) => {
             Error::Internal { what: format!("a peer answered with an error that this version doesn't know: {reason}") }
@@ -202,6 +208,8 @@ mod tests {
             Error::Cancelled,
             Error::Unavailable { what: what(), not_applied: false, retry_after: after },
             Error::Overloaded { what: what(), retry_after: after },
+            Error::Unauthenticated { what: what() },
+            Error::PermissionDenied { what: what() },
             Error::Internal { what: what() },
         ];
         for error in all {

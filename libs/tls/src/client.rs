@@ -45,7 +45,7 @@ impl ClientTls {
         let mut paths = vec![options.ca.clone()];
         paths.extend(options.identity.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]));
         let wanted = options.name.as_deref().map(|text| name(text).ok_or_else(|| TlsError::Name(text.to_owned())));
-        let config = Reloaded::load(paths, move |contents| config(&options, contents));
+        let config = Reloaded::of_certificates(paths, move |contents| config(&options, contents));
         match (wanted.transpose(), config) {
             (Ok(name), Ok(config)) => Ok(Self { config, name }),
             (name, config) => Err(name.err().into_iter().chain(config.err().into_iter().flatten()).collect()),

@@ -21,7 +21,7 @@ pub struct KeyPairFiles {
 
 /// Some files, as they were at one time.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Contents(Vec<(PathBuf, Vec<u8>)>);
+pub struct Contents(Vec<(PathBuf, Vec<u8>)>);
 
 impl Contents {
     /// Reads all of them, or says which can't be read.
@@ -38,12 +38,13 @@ impl Contents {
         if problems.is_empty() { Ok(Self(contents)) } else { Err(problems) }
     }
 
+    /// The bytes of one of them; none of a file that is not among them.
     pub fn of(&self, path: &Path) -> &[u8] {
         self.0.iter().find(|(known, _)| known == path).map_or(&[], |(_, bytes)| bytes)
     }
 
     /// The certificates of a file, at least one.
-    pub fn certificates(&self, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(crate) fn certificates(&self, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.of(path)).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
@@ -52,7 +53,7 @@ impl Contents {
     }
 
     /// The private key of a file.
-    pub fn key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(crate) fn key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(self.of(path)).map_err(|_| TlsError::lacking(path, "private key"))
     }
 

@@ -10,9 +10,9 @@ mod server;
 
 pub use client::{ClientOptions, ClientStream, ClientTls};
 pub use error::TlsError;
-pub use files::KeyPairFiles;
+pub use files::{Contents, KeyPairFiles};
 pub use identity::PeerIdentity;
-pub use reload::FollowsFiles;
+pub use reload::{FollowsFiles, Reloaded, Told};
 pub use server::{ClientCheck, ServerOptions, ServerStream, ServerTls};
 
 /// The one protocol that is spoken over it.

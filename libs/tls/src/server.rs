@@ -64,7 +64,7 @@ impl ServerTls {
         let mut paths = vec![options.identity.cert.clone(), options.identity.key.clone()];
         paths.extend(options.clients.iter().map(|check| check.ca.clone()));
         let is_mutual = options.clients.as_ref().is_some_and(|check| check.is_required);
-        let config = Reloaded::load(paths, move |contents| config(&options, contents))?;
+        let config = Reloaded::of_certificates(paths, move |contents| config(&options, contents))?;
         Ok(Self { inner: Arc::new(Inner { config, handshakes: Semaphore::new(MAX_HANDSHAKES), is_mutual }) })
     }
 

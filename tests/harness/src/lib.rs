@@ -20,6 +20,7 @@ mod redis;
 mod redis_cluster;
 mod sockets;
 mod tier;
+pub mod tokens;
 mod watcher;
 
 pub use certificates::{Authority, Issued};
@@ -37,3 +38,4 @@ pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
 pub use sockets::{TcpEnd, tcp_ends};
 pub use tier::tier;
+pub use tokens::TokenIssuer;
