@@ -11,6 +11,8 @@ use tao_rpc::LinkOptions;
 use tao_runtime::{AdminRoutes, ByteSize};
 use tao_topology::Topology;
 
+pub use crate::admission::{LimitOptions, Limits};
+
 /// Milliseconds: how far back a follower with a Redis begins its streams.
 const WARM_START_MS: u64 = 5 * 60 * 1_000;
 /// Seconds.
@@ -94,6 +96,8 @@ pub struct Config {
     pub max_connection_idle: Option<Duration>,
     /// Cached keys to audit each second.
     pub audit_per_second: u32,
+    /// By identity.
+    pub limits: Limits,
     /// Where operators ask for an audit.
     pub admin: AdminRoutes,
 }
@@ -185,6 +189,7 @@ impl Options {
                 max_connection_age: seconds(max_connection_age),
                 max_connection_idle: seconds(max_connection_idle),
                 audit_per_second,
+                limits: Limits::default(),
                 admin: AdminRoutes::default(),
             }),
             _ => Err(problems),

@@ -14,6 +14,7 @@ use tao_rpc::{LinkOptions, TierGroup};
 use tao_runtime::{Door, Listener, Readiness, ServeOptions, Shutdown, Workers, health_service, serve, with_reflection};
 use tonic::service::Routes;
 
+use crate::admission::{Admission, Admitted};
 use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
@@ -81,12 +82,21 @@ pub async fn run<L: Listener>(
         logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
     }
     let meeting = Meeting::new(topology.clone());
-    let executor =
-        Executor { logs: logs.clone().into(), leaders: leaders.clone(), schema, topology, meeting: meeting.clone() };
+    let admission = Arc::new(Admission::new(config.limits));
+    let executor = Executor {
+        logs: logs.clone().into(),
+        leaders: leaders.clone(),
+        schema,
+        topology,
+        meeting: meeting.clone(),
+        admission: admission.clone(),
+    };
     let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
-    let graph = GraphServiceServer::new(Graph::new(executor, Access::open(), Watches::new(config.max_watches)))
+    let access = Access::open();
+    let graph = GraphServiceServer::new(Graph::new(executor, access.clone(), Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
+    let graph = Admitted::new(graph, admission.clone(), access);
     let routes = Routes::new(health_service(readiness, SERVICES));
     let routes =
         if config.reflection { with_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES)? } else { routes };
@@ -104,5 +114,6 @@ pub async fn run<L: Listener>(
         served = serve(Peers(listener), workers, door, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},
+        never = admission.keep_governing(workers.handles()) => match never {},
     }
 }

@@ -15,8 +15,8 @@ use crate::progress::Bar;
 use crate::report::{self, Curve};
 use crate::run::{Arrivals, Plan};
 use crate::target::{Kind, Setup};
-use crate::workload::Workload;
 use crate::targets::tao::Way;
+use crate::workload::Workload;
 use crate::{hit_rate, load, overload, quick, targets, watched, whole};
 
 /// Measures tao beside what one would build instead, on the same graph, with the same requests, in one run.
@@ -291,8 +291,7 @@ impl Overload {
         let span = |name: &str, seconds: f64| {
             Duration::try_from_secs_f64(seconds).with_context(|| format!("--{name}: not a time"))
         };
-        let client =
-            Client { threads: self.threads, connections: self.connections, cache_size: None, no_redis: false };
+        let client = Client { threads: self.threads, connections: self.connections, cache_size: None, no_redis: false };
         ensure!(self.cores > 0.0, "--cores {}: more than 0", self.cores);
         let options = overload::Options {
             setup: client.setup()?,
@@ -310,7 +309,10 @@ impl Overload {
         let mut document = overload::run(options)?;
         document["machine"] = json!(report::machine());
         write_json(self.json, &document)?;
-        println!("{}", json!({ "peak": document["peak_per_second"], "goodput_of_peak": document["goodput_of_peak"], "kept_at_least": document["kept_at_least"] }));
+        println!(
+            "{}",
+            json!({ "peak": document["peak_per_second"], "goodput_of_peak": document["goodput_of_peak"], "kept_at_least": document["kept_at_least"] })
+        );
         Ok(())
     }
 }

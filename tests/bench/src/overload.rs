@@ -33,10 +33,12 @@ pub const DEADLINE: Duration = Duration::from_secs(1);
 /// Requests that are made ahead.
 const AHEAD: usize = 1 << 18;
 const SLOTS: usize = 64;
-/// Callers that find out about what a capacity to begin with.
+/// Callers that find out with which rate to begin.
 const CLOSED: usize = 64;
-/// Of what they come to, the rates that are tried for the peak.
-const TRIED: [f64; 6] = [0.6, 0.8, 0.95, 1.1, 1.3, 1.6];
+/// Each rate that is tried for the peak, by the one before.
+const STEP: f64 = 1.3;
+/// The peak is passed when less than this share of what is offered is answered in time.
+const PASSED: f64 = 0.8;
 /// All is well when so much of what is offered is answered in time, for so many seconds in a row.
 const WELL: (f64, usize) = (0.99, 3);
 
@@ -75,6 +77,8 @@ pub struct Bench {
     tao: Tao,
     requests: Arc<Requests>,
     bar: Bar,
+    /// What callers who wait for their answers come to.
+    closed: f64,
     /// Dropped after the cluster.
     _cgroup: Cgroup,
 }
@@ -106,6 +110,16 @@ impl Bench {
         let cluster = Arc::new(Cluster::on_postgres(&options.setup)?);
         let tao = Tao::new("tao", options.way, &options.setup, cluster);
         Side::load(&tao, &control, &graph, &|_| {})?;
+        let requests = Requests::new(&graph, options.workload, 0, SLOTS, AHEAD)?;
+        bar.say("filling caches");
+        let plan = |warm_up, measured| Plan {
+            arrivals: Arrivals::Closed,
+            threads: options.setup.threads,
+            in_flight: CLOSED,
+            warm_up,
+            measured,
+        };
+        let unheld = Side::round(&tao, &control, &plan(options.trial, options.trial), &requests)?.rate();
         for (role, pid) in tao.processes() {
             let is_held = match options.held {
                 Held::All => [Role::Follower, Role::Leader, Role::Shard].contains(&role),
@@ -115,38 +129,36 @@ impl Bench {
                 cgroup.take(pid)?;
             }
         }
-        let requests = Requests::new(&graph, options.workload, 0, SLOTS, AHEAD)?;
-        Ok(Self { options, tao, requests, bar, _cgroup: cgroup })
+        let closed = Side::round(&tao, &control, &plan(options.trial / 2, options.trial / 2), &requests)?.rate();
+        println!("{CLOSED} callers that wait for their answers: {closed:.0} a second ({unheld:.0} with all cores)");
+        Ok(Self { options, tao, requests, bar, closed, _cgroup: cgroup })
     }
 
     /// A load on all connections, from nowhere in particular.
     fn load(&self, rate: f64, lasts: Duration) -> Result<Record> {
         let from = (0..self.options.setup.connections).map(|_| None).collect();
-        Generator::new(&self.tao, &self.requests, &self.options).run(&[Load { rate, from }], lasts)?.pop().context("one record")
+        Generator::new(&self.tao, &self.requests, &self.options)
+            .run(&[Load { rate, from }], lasts)?
+            .pop()
+            .context("one record")
     }
 
     /// The most that is answered in time, a second, at rising rates.
     fn peak(&self) -> Result<f64> {
-        self.bar.say("filling caches");
-        let plan = Plan {
-            arrivals: Arrivals::Closed,
-            threads: self.options.setup.threads,
-            in_flight: CLOSED,
-            warm_up: self.options.trial,
-            measured: self.options.trial,
-        };
-        let control = Builder::new_current_thread().enable_all().build()?;
-        let closed = Side::round(&self.tao, &control, &plan, &self.requests)?.rate();
-        println!("{CLOSED} callers that wait for their answers: {closed:.0} a second");
         let mut peak = 0.0_f64;
-        for share in TRIED {
-            let rate = closed * share;
+        let mut rate = self.closed / STEP;
+        loop {
             self.bar.say(&format!("{rate:.0} a second"));
             let record = self.load(rate, self.options.trial)?;
             // The first seconds are those of getting there.
             let good = record.good_from(record.seconds.len() / 3);
             println!("{}", report::line(&format!("{rate:.0} offered"), &record));
+            let is_passed = good < PASSED * rate;
             peak = peak.max(good);
+            if is_passed {
+                break;
+            }
+            rate *= STEP;
         }
         println!("peak: {peak:.0} answered in time a second\n");
         Ok(peak)

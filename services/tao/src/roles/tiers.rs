@@ -41,6 +41,8 @@ pub struct FollowerArgs {
     #[command(flatten)]
     options: tao_follower::config::Options,
     #[command(flatten)]
+    limits: tao_follower::config::LimitOptions,
+    #[command(flatten)]
     tls: TierTlsOptions,
     #[command(flatten)]
     public_tls: PublicTlsOptions,
@@ -77,12 +79,14 @@ pub fn follower(args: FollowerArgs) -> Result<()> {
     let check = |file: &mut File| {
         let tls = args.tls.over(take(&mut file.tls)).check();
         let public_tls = args.public_tls.over(take(&mut file.public_tls)).check();
-        both(args.options.with_secrets().over(take(&mut file.follower)).check(), both(tls, public_tls))
+        let limits = args.limits.over(take(&mut file.limits)).check();
+        both(args.options.with_secrets().over(take(&mut file.follower)).check(), both(limits, both(tls, public_tls)))
     };
-    let (common, (mut config, (tls, public_tls))) = args.common.check("tao-follower", check)?;
+    let (common, (mut config, (limits, (tls, public_tls)))) = args.common.check("tao-follower", check)?;
     process::run(common, |s| async move {
         config.reflection = s.reflection;
         config.admin = s.routes;
+        config.limits = limits;
         if let Some(tls) = tls {
             tls.secure(&mut config.link);
         }

@@ -22,10 +22,14 @@ impl Cgroup {
     /// For so many cores.
     pub fn new(cores: f64) -> Result<Self> {
         let quota = (cores * PERIOD_US as f64) as u64;
-        let mounts = fs::read_to_string("/proc/mounts").context("control groups are Linux's: there is no /proc/mounts")?;
+        let mounts =
+            fs::read_to_string("/proc/mounts").context("control groups are Linux's: there is no /proc/mounts")?;
         let name = format!("tao-bench-{}", std::process::id());
         let can_not = |root: &Path| {
-            format!("no control group can be made in {}: it takes root, and a container that may write there", root.display())
+            format!(
+                "no control group can be made in {}: it takes root, and a container that may write there",
+                root.display()
+            )
         };
         if let Some(root) = with_controller(&mounts, "cgroup") {
             let made = Self { folder: root.join(&name) };

@@ -23,8 +23,7 @@ fn from(number: u8, connections: usize) -> Vec<Option<IpAddr>> {
 pub fn run(bench: &Bench, peak: f64) -> Result<Value> {
     let options = &bench.options;
     let generator = Generator::new(&bench.tao, &bench.requests, options);
-    let mut loads: Vec<_> =
-        (0..POLITE).map(|n| Load { rate: peak * SHARE, from: from(11 + n, CONNECTIONS) }).collect();
+    let mut loads: Vec<_> = (0..POLITE).map(|n| Load { rate: peak * SHARE, from: from(11 + n, CONNECTIONS) }).collect();
     bench.bar.say("ten polite callers");
     let alone = generator.run(&loads, options.trial.max(Duration::from_secs(10)))?;
     loads.push(Load { rate: peak * options.factor, from: from(100, options.setup.connections) });

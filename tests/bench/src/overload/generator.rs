@@ -151,7 +151,10 @@ fn fate(error: &Error) -> Fate {
         return Fate::HeldBack;
     }
     let client = error.downcast_ref::<ClientError>().map(|error| (error.code(), error.reason().to_owned()));
-    let status = error.downcast_ref::<Status>().map(|status| (status.code(), String::new()));
+    // What did not come from the follower has no code that says much.
+    let said =
+        |status: &Status| if status.code() == Code::Unknown { status.message().to_owned() } else { String::new() };
+    let status = error.downcast_ref::<Status>().map(|status| (status.code(), said(status)));
     match client.or(status) {
         Some((Code::DeadlineExceeded | Code::Cancelled, _)) => Fate::Late,
         Some((code, reason)) => Fate::Refused(format!("{code:?} {reason}").trim_end().to_owned()),
