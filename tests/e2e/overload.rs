@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tao_client::{Client, ClientOptions};
-use tao_harness::{Process, eventually, http_get};
+use tao_harness::{Process, eventually_async, http_get};
 use tao_proto::v1::graph_service_client::GraphServiceClient;
 use tao_proto::v1::*;
 use tonic::transport::Endpoint;
@@ -88,11 +88,10 @@ async fn calls_are_refused_where_they_would_pile_up() {
     ready(&address).await;
     let (mut greedy, mut polite) = (from("127.0.0.7", &address).await, from("127.0.0.8", &address).await);
     let id = add_user(&mut greedy).await;
+    greedy.object_get(ObjectGetRequest { id, options: None }).await.expect("into memory");
 
     shard_process.pause().unwrap();
-    let limit = || metric(&admin, "tao_follower_leader_calls_limit", "write");
-    let under_way = || metric(&admin, "tao_follower_leader_calls_under_way", "write");
-    let before = limit().unwrap();
+    let before = metric(&admin, "tao_follower_leader_calls_limit", "write").unwrap();
     let piling: Vec<_> = (0..200)
         .map(|_| {
             let mut greedy = greedy.clone();
@@ -103,18 +102,13 @@ async fn calls_are_refused_where_they_would_pile_up() {
             })
         })
         .collect();
-    let fallen = tokio::task::spawn_blocking({
-        let admin = admin.clone();
-        move || {
-            eventually(WITHIN, || {
-                let limit = metric(&admin, "tao_follower_leader_calls_limit", "write")?;
-                anyhow::ensure!(limit < 100.0, "a limit of {limit}");
-                Ok(limit)
-            })
-        }
+    let fallen = eventually_async(WITHIN, async || {
+        let limit = metric(&admin, "tao_follower_leader_calls_limit", "write")?;
+        let under_way = metric(&admin, "tao_follower_leader_calls_under_way", "write")?;
+        anyhow::ensure!(under_way > limit, "{under_way} under way, and a limit of {limit}");
+        Ok(limit)
     });
-    assert!(fallen.await.unwrap().unwrap() < before);
-    assert!(under_way().unwrap() >= 200.0);
+    assert!(fallen.await.unwrap() < before);
     let user = || ObjectAddRequest { r#type: "user".to_owned(), ..Default::default() };
     check_refused(&greedy.object_add(user()).await.unwrap_err());
     // Memory still answers, and who has nothing under way is let through to the leaders, who don't answer.
@@ -122,21 +116,23 @@ async fn calls_are_refused_where_they_would_pile_up() {
     let mut add = Request::new(user());
     add.set_timeout(Duration::from_secs(1));
     let late = polite.object_add(add).await.unwrap_err();
-    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+    let is_late = matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled | Code::Unavailable);
+    assert!(is_late, "{late:?}");
     let shed = metric(&admin, "tao_follower_shed_total", "reason=\"leaders\"").unwrap();
     assert!(shed >= 1.0, "{shed}");
 
     shard_process.resume().unwrap();
     for piled in piling {
-        piled.await.unwrap().expect("it was only slow");
+        // A storage shard that says nothing for long is taken for gone.
+        let ended = piled.await.unwrap();
+        assert!(ended.is_ok() || ended.as_ref().is_err_and(|status| status.code() == Code::Unavailable), "{ended:?}");
     }
-    add_user(&mut greedy).await;
-    let idle = tokio::task::spawn_blocking(move || {
-        eventually(WITHIN, || {
-            let under_way = metric(&admin, "tao_follower_leader_calls_under_way", "write")?;
-            anyhow::ensure!(under_way == 0.0, "{under_way} under way");
-            Ok(())
-        })
+    let added = eventually_async(WITHIN, async || Ok(greedy.clone().object_add(user()).await?));
+    added.await.expect("all is well again");
+    let idle = eventually_async(WITHIN, async || {
+        let under_way = metric(&admin, "tao_follower_leader_calls_under_way", "write")?;
+        anyhow::ensure!(under_way == 0.0, "{under_way} under way");
+        Ok(())
     });
-    idle.await.unwrap().unwrap();
+    idle.await.unwrap();
 }

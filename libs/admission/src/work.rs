@@ -14,6 +14,8 @@ pub struct WorkOptions {
     pub decline: f64,
     /// Work a second that is taken in whatever happens.
     pub floor: f64,
+    /// The share of the best of late below which it does not fall: what waiting goes on then is not of its making.
+    pub least: f64,
     /// There is no limit again after so long without need of one.
     pub release: Duration,
 }
@@ -25,6 +27,7 @@ impl Default for WorkOptions {
             growth: 0.4,
             decline: 0.6,
             floor: 100.0,
+            least: 0.25,
             release: Duration::from_secs(1),
         }
     }
@@ -39,18 +42,22 @@ pub struct WorkLimit {
     wait: f64,
     /// Smoothed, work a second.
     done: f64,
+    /// The most that was done, fading.
+    best: f64,
     idle: Duration,
 }
 
 /// Over which waiting and work are smoothed, seconds.
 const SMOOTHING: f64 = 0.4;
+/// In which the best fades, seconds.
+const FADING: f64 = 60.0;
 /// Steps that were late themselves don't count for more.
 const LONGEST_STEP: f64 = 0.5;
 
 impl WorkLimit {
     /// Without a limit.
     pub const fn new(options: WorkOptions) -> Self {
-        Self { options, limit: None, wait: 0.0, done: 0.0, idle: Duration::ZERO }
+        Self { options, limit: None, wait: 0.0, done: 0.0, best: 0.0, idle: Duration::ZERO }
     }
 
     /// A step of so long: how long calls waited in it, what work was asked for and what was taken in, both a second. The limit from now
@@ -60,6 +67,7 @@ impl WorkLimit {
         let weight = 1.0 - (-seconds / SMOOTHING).exp();
         self.wait += weight * (wait.as_secs_f64() - self.wait);
         self.done += weight * (taken - self.done);
+        self.best = self.done.max(self.best * (-seconds / FADING).exp());
         let target = self.options.target.as_secs_f64();
         let seconds = seconds.min(LONGEST_STEP);
         let limit = match self.limit {
@@ -73,7 +81,7 @@ impl WorkLimit {
         // Room that nobody asks for tells nothing of whether there is more.
         let is_used = asked >= 0.8 * limit;
         let limit = if change > 0.0 && !is_used { limit } else { limit * (change * seconds).exp() };
-        let limit = limit.max(self.options.floor);
+        let limit = limit.max(self.options.floor).max(self.options.least * self.best);
         self.idle = if is_used || spare < 0.5 { Duration::ZERO } else { self.idle + elapsed };
         self.limit = (self.idle < self.options.release).then_some(limit);
         if self.limit.is_none() {

@@ -176,6 +176,9 @@ impl Admission {
 
     /// Takes in so many calls of an identity, or none.
     pub fn admit(&self, account: &Account, kind: Kind, calls: u32) -> Result<(), Refusal> {
+        if calls == 0 {
+            return Ok(());
+        }
         if let Some(bucket) = account.bucket(kind)
             && let Err(after) = bucket.take(calls, self.began.elapsed())
         {

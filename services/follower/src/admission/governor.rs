@@ -19,6 +19,11 @@ use super::{Admission, Kind};
 const STEP: Duration = Duration::from_millis(100);
 /// How often event loops are looked at.
 const BEAT: Duration = Duration::from_millis(20);
+/// The share of its time that a loop is at work, up to which others make it wait, and from which on it does so itself.
+const IDLE: f64 = 0.6;
+const BUSY: f64 = 0.85;
+/// Over which that share is smoothed: the weight of the last step.
+const BUSY_LAST: f64 = 0.3;
 /// Seconds of its share that an identity may save up.
 const SAVED: f64 = 0.25;
 /// Over which an identity's demand is smoothed: the weight of the last step.
@@ -59,16 +64,8 @@ impl Admission {
     pub async fn keep_governing(&self, runtimes: Vec<Handle>) -> Infallible {
         let began = self.began;
         let runtimes = if runtimes.is_empty() { vec![Handle::current()] } else { runtimes };
-        let watched: Vec<_> = runtimes
-            .iter()
-            .map(|runtime| {
-                let lag = Arc::new(Lag::default());
-                lag.record(began.elapsed(), Duration::ZERO);
-                (lag.clone(), AbortOnDropHandle::new(runtime.spawn(watch(lag, began))))
-            })
-            .collect();
+        let mut loops: Vec<_> = runtimes.into_iter().map(|runtime| EventLoop::watch(runtime, began)).collect();
         let mut governor = Governor::new();
-        let mut waited: Vec<u64> = watched.iter().map(|_| 0).collect();
         let mut at = began.elapsed();
         let mut ticks = interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,14 +78,47 @@ impl Admission {
             }
             at = now;
             // The worst of them: its callers wait that long.
-            let wait = watched.iter().zip(&mut waited).map(|((lag, _), before)| {
-                let sum = lag.waited(now, BEAT);
-                let since = sum.saturating_sub(std::mem::replace(before, sum));
-                mean_wait(since, elapsed)
-            });
-            governor.step(self, elapsed, wait.max().unwrap_or_default());
+            let wait = loops.iter_mut().map(|event_loop| event_loop.wait(now, elapsed)).max();
+            governor.step(self, elapsed, wait.unwrap_or_default());
         }
     }
+}
+
+/// One event loop, as it is seen from step to step.
+struct EventLoop {
+    runtime: Handle,
+    lag: Arc<Lag>,
+    waited: u64,
+    busy: Duration,
+    /// Smoothed: the share of its time that it is at work, or would be if it were let.
+    busy_share: f64,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl EventLoop {
+    fn watch(runtime: Handle, began: Instant) -> Self {
+        let lag = Arc::new(Lag::default());
+        lag.record(began.elapsed(), Duration::ZERO);
+        let watch = AbortOnDropHandle::new(runtime.spawn(watch(lag.clone(), began)));
+        let busy = runtime.metrics().worker_total_busy_duration(0);
+        Self { runtime, lag, waited: 0, busy, busy_share: 0.0, _watch: watch }
+    }
+
+    /// How long its callers waited for it because of what it has to do.
+    fn wait(&mut self, now: Duration, elapsed: Duration) -> Duration {
+        let waited = self.lag.waited(now, BEAT);
+        let since = waited.saturating_sub(std::mem::replace(&mut self.waited, waited));
+        let busy = self.runtime.metrics().worker_total_busy_duration(0);
+        let worked = busy.saturating_sub(std::mem::replace(&mut self.busy, busy));
+        let share = worked.as_secs_f64() / elapsed.as_secs_f64();
+        self.busy_share += BUSY_LAST * (share.min(2.0) - self.busy_share);
+        mean_wait(since, elapsed).mul_f64(own_share(self.busy_share))
+    }
+}
+
+/// How much of the waiting for a loop is of its own making: a neighbour makes one wait that is idle, and to do less would not help.
+fn own_share(busy: f64) -> f64 {
+    ((busy - IDLE) / (BUSY - IDLE)).clamp(0.0, 1.0)
 }
 
 /// Notes how late timers fire.
@@ -220,7 +250,7 @@ mod tests {
         let (greedy, polite) = (admission.account("greedy"), admission.account("polite"));
         let mut took = [0; 2];
         for step in 0..100 {
-            let mut admit = |account: &super::super::Account, calls| {
+            let admit = |account: &super::super::Account, calls| {
                 (0..calls).filter(|_| admission.admit(account, Kind::Read, 1).is_ok()).count()
             };
             let now = [admit(&polite, 50), admit(&greedy, 5_000)];
@@ -234,6 +264,11 @@ mod tests {
         assert_eq!(took[0], 50 * 50);
         assert!((25_000..60_000).contains(&took[1]), "{took:?}");
         assert!(admission.protects.load(Relaxed));
+    }
+
+    #[test]
+    fn an_idle_loop_that_has_to_wait_is_not_overloaded() {
+        assert_eq!((own_share(0.3), own_share(0.6), own_share(0.85), own_share(1.4)), (0.0, 0.0, 1.0, 1.0));
     }
 
     #[test]
