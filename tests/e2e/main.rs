@@ -16,6 +16,7 @@ mod members;
 mod monitoring;
 mod nodelay;
 mod operators;
+mod overload;
 mod pipeline;
 mod security;
 mod several;

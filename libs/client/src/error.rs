@@ -8,6 +8,9 @@ use tao_proto::v1::ItemError;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt as _;
 
+/// The reason of a refusal for want of room.
+const OVERLOADED: &str = "OVERLOADED";
+
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -53,6 +56,14 @@ pub enum ClientError {
         /// Whether a write surely did not happen.
         not_applied: bool,
     },
+    /// The call was not sent: the server refuses calls for want of room, and takes about as many as are sent already.
+    #[error("held back: {address} is overloaded, and takes no more calls for now")]
+    Throttled {
+        /// The server's.
+        address: String,
+        /// When to try again, at the earliest.
+        retry_after: Duration,
+    },
     /// The server said no.
     #[error("{message}")]
     Refused {
@@ -81,6 +92,7 @@ impl ClientError {
             Self::TooLarge { .. } => Code::OutOfRange,
             Self::Transport { code, .. } | Self::Refused { code, .. } => *code,
             Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Throttled { .. } => Code::ResourceExhausted,
         }
     }
 
@@ -92,6 +104,7 @@ impl ClientError {
             | Self::TooLarge { .. }
             | Self::Transport { .. }
             | Self::Deadline { .. } => "",
+            Self::Throttled { .. } => OVERLOADED,
             Self::Refused { reason, .. } => reason,
         }
     }
@@ -103,7 +116,8 @@ impl ClientError {
             | Self::NoTls { .. }
             | Self::TooLarge { .. }
             | Self::Transport { .. }
-            | Self::Deadline { .. } => &[],
+            | Self::Deadline { .. }
+            | Self::Throttled { .. } => &[],
             Self::Refused { violations, .. } => violations,
         }
     }
@@ -113,7 +127,7 @@ impl ClientError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => false,
-            Self::Transport { .. } | Self::Deadline { .. } => true,
+            Self::Transport { .. } | Self::Deadline { .. } | Self::Throttled { .. } => true,
             Self::Refused { retryable, .. } => *retryable,
         }
     }
@@ -121,7 +135,7 @@ impl ClientError {
     /// Whether a write surely did not happen, in any of the attempts that were made.
     pub const fn is_not_applied(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => true,
+            Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } | Self::Throttled { .. } => true,
             Self::Transport { not_applied, .. }
             | Self::Deadline { not_applied, .. }
             | Self::Refused { not_applied, .. } => *not_applied,
@@ -136,13 +150,28 @@ impl ClientError {
             | Self::TooLarge { .. }
             | Self::Transport { .. }
             | Self::Deadline { .. } => None,
+            Self::Throttled { retry_after, .. } => Some(*retry_after),
             Self::Refused { retry_after, .. } => *retry_after,
         }
+    }
+
+    /// Whether the server had no room for the call, or was not asked since it would have none.
+    pub fn is_overload(&self) -> bool {
+        self.code() == Code::ResourceExhausted && self.is_retryable()
     }
 
     /// The same error, when an earlier attempt may have done the write.
     pub(crate) fn perhaps_applied(mut self) -> Self {
         match &mut self {
+            // What an earlier attempt may have done is another error's to tell.
+            Self::Throttled { address, .. } => {
+                return Self::Transport {
+                    address: std::mem::take(address),
+                    code: Code::ResourceExhausted,
+                    message: "overloaded, after an attempt without an answer".to_owned(),
+                    not_applied: false,
+                };
+            }
             Self::Address { .. } | Self::NoTls { .. } | Self::TooLarge { .. } => {}
             Self::Transport { not_applied, .. }
             | Self::Deadline { not_applied, .. }
@@ -201,6 +230,9 @@ impl ClientError {
                 not_applied,
                 retry_after: None,
             },
+            Error::Overloaded { retry_after, .. } => {
+                Self::Throttled { address: address.to_owned(), retry_after: *retry_after }
+            }
             other => Self::Transport {
                 address: address.to_owned(),
                 code: Code::Unavailable,

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::ClientOptions;
+use crate::load::Load;
 use crate::pipe::Pipes;
 
 /// See the module.
@@ -20,6 +21,8 @@ pub(crate) struct Follower {
     pub address: String,
     /// Whether others are to be called before it.
     pub standing: Standing,
+    /// How many calls it takes.
+    pub load: Load,
     place: Place,
     link: LinkOptions,
     is_piped: bool,
@@ -48,6 +51,7 @@ impl Follower {
             number: MADE.fetch_add(1, Ordering::Relaxed),
             address: place.label(),
             standing: Standing::default(),
+            load: Load::default(),
             channels: Channels::new(place.clone(), limit, link.connect.clone(), runtime),
             place,
             link,

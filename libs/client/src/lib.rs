@@ -19,6 +19,7 @@ mod calls;
 mod client;
 mod error;
 mod follower;
+mod load;
 mod pipe;
 mod route;
 mod seen;

@@ -117,12 +117,19 @@ impl Session {
             let span = caller.span(Req::SPAN, Kind::Client);
             span.set("server.address", follower.address.clone());
             let trace = span.context();
-            let answered = if options.pipeline {
-                self.send_piped(&follower, request.clone(), token, trace, until, has_others).await
-            } else {
-                let mut request = request.clone();
-                request.set_token(&token);
-                self.send_alone(&follower, request, trace, &send, until).await
+            let answered = match follower.load.begin(&follower.address) {
+                Err(error) => Err(error),
+                Ok(sent) => {
+                    let answered = if options.pipeline {
+                        self.send_piped(&follower, request.clone(), token, trace, until, has_others).await
+                    } else {
+                        let mut request = request.clone();
+                        request.set_token(&token);
+                        self.send_alone(&follower, request, trace, &send, until).await
+                    };
+                    sent.ended(&answered);
+                    answered
+                }
             };
             if let Err(error) = &answered {
                 span.fail(error.code().description());
@@ -159,7 +166,8 @@ impl Session {
             let safe = repeatable || error.is_not_applied();
             perhaps_applied |= !error.is_not_applied();
             let pause = pause(options, attempt, &error);
-            if !error.is_retryable() || !safe || is_last || Instant::now() + pause >= deadline {
+            let is_hopeless = !error.is_retryable() || !safe || is_last || Instant::now() + pause >= deadline;
+            if is_hopeless || (error.is_overload() && !follower.load.may_repeat()) {
                 // What was in the way says more than that the time is up.
                 let was_not_sent = matches!(error, ClientError::Deadline { not_applied: true, .. });
                 let error = unreachable.filter(|_| was_not_sent).unwrap_or(error);

@@ -7,6 +7,7 @@ use tao_proto::v1::{self, batch_item::Call};
 use tao_proto::{Answer, v1::BatchItem};
 use tao_rpc::CallContext;
 
+use crate::admission::Kind;
 use crate::answers;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
@@ -54,6 +55,13 @@ impl Executor {
         }
         (Executed { result: Ok(answer), seen }, merged)
     }
+}
+
+/// What a batch competes with: writes, as soon as it has one.
+pub fn kind_of(items: &[BatchItem]) -> Kind {
+    // The numbers of writes' fields.
+    let is_write = |item: &BatchItem| matches!(field(item), 1 | 3..=8);
+    if items.iter().any(is_write) { Kind::Write } else { Kind::Read }
 }
 
 /// The number of the call's field in BatchItem, which is also that of its answer in BatchResult.

@@ -12,6 +12,8 @@ use tao_rpc::LinkOptions;
 use tao_runtime::{AdminRoutes, ByteSize};
 use tao_topology::Topology;
 
+pub use crate::admission::{LimitOptions, Limits};
+
 /// Milliseconds: how far back a follower with a Redis begins its streams.
 const WARM_START_MS: u64 = 5 * 60 * 1_000;
 /// Seconds.
@@ -116,6 +118,8 @@ pub struct Config {
     pub access: Access,
     /// Whether a line is logged for each write.
     pub logs_writes: bool,
+    /// By identity.
+    pub limits: Limits,
     /// Where operators ask for an audit.
     pub admin: AdminRoutes,
 }
@@ -229,6 +233,7 @@ impl Options {
                 audit_per_second,
                 access: Access::open(),
                 logs_writes: false,
+                limits: Limits::default(),
                 admin: AdminRoutes::default(),
             }),
             _ => Err(problems),

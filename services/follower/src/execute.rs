@@ -11,6 +11,7 @@ use tao_proto::{Answer, internal};
 use tao_rpc::{CallContext, Op, ReplyBody};
 use tao_topology::{ClusterMap, Topology};
 
+use crate::admission::Admission;
 use crate::answers;
 use crate::log::{Log, Meeting};
 use crate::place;
@@ -47,6 +48,8 @@ pub struct Executor {
     pub topology: Arc<Topology>,
     /// Known once a change stream has begun.
     pub meeting: Meeting,
+    /// What is taken in.
+    pub admission: Arc<Admission>,
 }
 
 impl Executor {

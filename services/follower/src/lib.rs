@@ -1,6 +1,7 @@
 //! The follower: the public API. Serves reads from memory and Redis, sends misses and writes to the leader, applies every
 //! write's changeset before its caller is answered, and follows the change stream.
 
+mod admission;
 mod answers;
 mod audit;
 mod batch;

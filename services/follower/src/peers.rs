@@ -2,17 +2,20 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tao_access::Peer;
 use tao_runtime::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
 use tonic::Extensions;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::admission::Brake;
 
 /// Accepts what `L` does, and has every request know its [`Peer`].
 pub struct Peers<L>(pub L);
@@ -20,12 +23,31 @@ pub struct Peers<L>(pub L);
 /// A connection and the other end of it.
 pub struct Known<I> {
     io: I,
-    peer: Arc<Peer>,
+    origin: Origin,
+    /// While it is not read.
+    held: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where a request came from: in its extensions.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The other end of the connection.
+    pub peer: Arc<Peer>,
+    /// Whether the connection is read.
+    pub brake: Arc<Brake>,
+}
+
+impl Origin {
+    /// Of a request; from nobody where it came another way than by a connection.
+    pub fn of(extensions: &Extensions) -> Self {
+        let nobody = || Self { peer: Arc::new(Peer::new(None, None)), brake: Arc::default() };
+        extensions.get::<Self>().cloned().unwrap_or_else(nobody)
+    }
 }
 
 /// The other end of the connection that a request came on; nobody where it came another way.
 pub fn peer(extensions: &Extensions) -> Arc<Peer> {
-    extensions.get::<Arc<Peer>>().cloned().unwrap_or_else(|| Arc::new(Peer::new(None, None)))
+    Origin::of(extensions).peer
 }
 
 /// What a request says of who asks.
@@ -47,7 +69,11 @@ impl<L: Listener> Listener for Peers<L> {
         let tcp = any(&info).downcast_ref::<TcpConnectInfo>();
         let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
         let peer = Arc::new(Peer::new(L::identity(&io), address));
-        Ok(Known { io, peer })
+        Ok(Known { io, origin: Origin { peer, brake: Arc::default() }, held: None })
+    }
+
+    fn peer(conn: &L::Conn) -> Option<IpAddr> {
+        L::peer(conn)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -60,15 +86,20 @@ fn any<T: Any>(value: &T) -> &dyn Any {
 }
 
 impl<I> Connected for Known<I> {
-    type ConnectInfo = Arc<Peer>;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Arc<Peer> {
-        self.peer.clone()
+    fn connect_info(&self) -> Origin {
+        self.origin.clone()
     }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Known<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while let Some(until) = self.origin.brake.held() {
+            let held = self.held.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            ready!(held.as_mut().poll(cx));
+            self.held = None;
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

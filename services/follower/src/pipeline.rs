@@ -18,9 +18,11 @@ use tao_trace::{FOUND_IN, Span, TraceContext, slow};
 use tokio::time::Instant;
 use tonic::Code;
 
+use crate::admission::{Account, Brake, Pass};
 use crate::answers;
 use crate::execute::Executor;
 use crate::hits::Found;
+use crate::service::weight;
 use crate::validate::{ReadCall, taken};
 use call::{Field, Prepared};
 use outbox::{Outbox, Sent};
@@ -47,6 +49,8 @@ pub struct Pipeline {
     executor: Arc<Executor>,
     /// Judged again when the rules change, or its token ends.
     caller: Standing,
+    account: Arc<Account>,
+    brake: Arc<Brake>,
     outbox: Outbox,
     /// The tokens of the last message: the next is likely to bring them again.
     tokens: Vec<(String, Given)>,
@@ -54,8 +58,8 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Of this caller, without any call yet.
-    pub fn new(executor: Arc<Executor>, caller: Standing) -> Self {
-        Self { executor, caller, outbox: Outbox::default(), tokens: Vec::new() }
+    pub fn new(executor: Arc<Executor>, caller: Standing, account: Arc<Account>, brake: Arc<Brake>) -> Self {
+        Self { executor, caller, account, brake, outbox: Outbox::default(), tokens: Vec::new() }
     }
 
     /// Reads the tokens of a message.
@@ -129,6 +133,13 @@ impl Pipeline {
     }
 }
 
+/// Runs a call that counts as under way meanwhile.
+async fn passing(pass: Pass, run: impl Future<Output = Piped>) -> Piped {
+    let piped = run.await;
+    pass.ended(&piped.1);
+    piped
+}
+
 /// Runs a call within its span, which ends with it.
 async fn spanned(span: Span, run: impl Future<Output = Piped>) -> Piped {
     span.set("rpc.system.name", "grpc");
@@ -188,6 +199,14 @@ impl Dialect for Pipeline {
             return None;
         }
         let field = Field::of(&call);
+        if let Err(refusal) = self.executor.admission.admit(&self.account, field.kind(), 1) {
+            if refusal.brake {
+                self.brake.hold();
+            }
+            field.series().record(Code::ResourceExhausted, now - arrived);
+            self.refuse(seq, &refusal.error());
+            return None;
+        }
         let span = tao_trace::begin(field.span_name(), || TraceContext::parse(&traceparent));
         if let Some(code) = self.hit(seq, field, &call, given) {
             span.set("rpc.system.name", "grpc");
@@ -205,11 +224,19 @@ impl Dialect for Pipeline {
                 Prepared::new(self.caller.last(), &self.executor.door(map), map, given, call, &mut violations)?;
             taken(prepared, violations)
         });
-        match prepared {
-            Ok(prepared) => {
+        let entered = prepared.and_then(|prepared| {
+            let (kind, calls) = prepared.load();
+            let admission = &self.executor.admission;
+            // One of them has been counted.
+            admission.admit(&self.account, kind, calls as u32 - 1).map_err(|refusal| refusal.error())?;
+            let weight = if calls > 1 { weight(calls) } else { 1 };
+            Ok((admission.enter(&self.account, kind, weight)?, prepared))
+        });
+        match entered {
+            Ok((pass, prepared)) => {
                 let (kind, is_write) = (field.0 as usize, prepared.is_write());
                 let trace = context.trace;
-                let future = prepared.run(self.executor.clone(), context);
+                let future = passing(pass, prepared.run(self.executor.clone(), context));
                 let future = if span.is_recorded() { spanned(span, future).boxed() } else { future.boxed() };
                 Some(Waiting { seq, kind, is_write, deadline, trace, future })
             }

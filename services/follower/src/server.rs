@@ -15,6 +15,7 @@ use tao_runtime::{
 };
 use tonic::service::Routes;
 
+use crate::admission::{Admission, Admitted};
 use crate::audit::Auditor;
 use crate::config::Config;
 use crate::execute::Executor;
@@ -88,6 +89,7 @@ pub async fn run<L: Listener>(
         logs.push(Log::new(place.id, memory, redis, leaders.clone(), config.warm_start));
     }
     let meeting = Meeting::new(topology.clone());
+    let admission = Arc::new(Admission::new(config.limits));
     let executor = Executor {
         logs: logs.clone().into(),
         leaders: leaders.clone(),
@@ -95,6 +97,7 @@ pub async fn run<L: Listener>(
         logs_writes: config.logs_writes,
         topology,
         meeting: meeting.clone(),
+        admission: admission.clone(),
     };
     let auditor = Auditor::new(logs.clone(), meeting.clone());
     auditor.clone().answer_operators(&config.admin);
@@ -103,6 +106,7 @@ pub async fn run<L: Listener>(
     let keys = wait_for_keys(config.access.clone(), &readiness);
     let graph = GraphServiceServer::new(Graph::new(executor, config.access.clone(), Watches::new(config.max_watches)))
         .max_decoding_message_size(MAX_REQUEST + AROUND_A_REQUEST);
+    let graph = Admitted::new(graph, admission.clone(), config.access.clone());
     let routes = Routes::new(health_service(readiness, SERVICES));
     let routes = if config.reflection {
         with_guarded_reflection(routes, tao_proto::FILE_DESCRIPTOR_SET, SERVICES, known(config.access.clone()))?
@@ -131,5 +135,6 @@ pub async fn run<L: Listener>(
         (never, ..) = select_all(following) => match never {},
         never = keys => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},
+        never = admission.keep_governing(workers.handles()) => match never {},
     }
 }

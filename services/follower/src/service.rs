@@ -15,10 +15,12 @@ use tao_trace::FOUND_IN;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use crate::admission::{Account, Kind, Pass};
 use crate::answers;
+use crate::batch::kind_of;
 use crate::execute::Executor;
 use crate::hits::At;
-use crate::peers::{authorization, peer};
+use crate::peers::{Origin, authorization, peer};
 use crate::pipeline::Pipeline;
 use crate::session::{Seen, Session};
 use crate::validate::{self, Door, ReadCall};
@@ -33,11 +35,17 @@ pub struct Graph {
     watches: Watches,
 }
 
+/// What a call of so many others weighs among those that are under way.
+pub(crate) const fn weight(calls: usize) -> u32 {
+    1 + calls as u32 / 8
+}
+
 type Answered = Result<Response<Answer>, Status>;
 
 /// Who asks, and what travels beside the message.
 struct Asking {
     caller: Arc<Caller>,
+    account: Arc<Account>,
     metadata: MetadataMap,
 }
 
@@ -53,12 +61,32 @@ impl Graph {
         begun.map_err(|error| error::to_status(&error))
     }
 
+    /// What is counted of a caller: looked up when its call was taken in.
+    fn account(&self, caller: &Caller, extensions: &Extensions) -> Arc<Account> {
+        let found = extensions.get::<Arc<Account>>().cloned();
+        found.unwrap_or_else(|| self.executor.admission.account(caller.name()))
+    }
+
+    /// Lets a call go on to the leaders.
+    fn enter(&self, asking: &Asking, kind: Kind, weight: u32) -> Result<Pass, Status> {
+        self.executor.admission.enter(&asking.account, kind, weight).map_err(|error| error::to_status(&error))
+    }
+
+    /// Takes in the calls of one that has several, one of which has been counted; then lets it go on.
+    fn enter_all(&self, asking: &Asking, kind: Kind, calls: usize) -> Result<Pass, Status> {
+        let more = calls.saturating_sub(1) as u32;
+        let admitted = self.executor.admission.admit(&asking.account, kind, more);
+        admitted.map_err(|refusal| error::to_status(&refusal.error()))?;
+        self.enter(asking, kind, weight(calls))
+    }
+
     /// Splits a request into who asks and its message.
     fn parts<T>(&self, request: Request<T>) -> Result<(Asking, T), Status> {
         let (metadata, extensions, message) = request.into_parts();
         let caller = self.access.caller(&peer(&extensions), authorization(&metadata));
         let caller = caller.map_err(|error| error::to_status(&error))?;
-        Ok((Asking { caller, metadata }, message))
+        let account = self.account(&caller, &extensions);
+        Ok((Asking { caller, account, metadata }, message))
     }
 
     async fn read(
@@ -75,7 +103,9 @@ impl Graph {
             tao_trace::note(FOUND_IN, "memory");
             return respond(session, result, (!is_off(Rule::ReadTokens)).then_some((at.shard, at.position)));
         }
+        let pass = self.enter(&asking, Kind::Read, 1)?;
         let mut executed = self.executor.run_read(call, &session, &context).await;
+        pass.ended(&executed.result);
         if is_off(Rule::ReadTokens) {
             executed.seen.clear();
         }
@@ -101,7 +131,9 @@ impl Graph {
             let session = Session::of_write(&asking.caller, map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
+        let pass = self.enter(&asking, Kind::Write, 1)?;
         let executed = self.executor.run_write(write, &session, &context).await;
+        pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
     }
 
@@ -168,7 +200,9 @@ impl GraphService for Graph {
             let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
+        let pass = self.enter_all(&asking, Kind::Read, ids.len())?;
         let executed = self.executor.objects(&ids, &session, &context).await;
+        pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
     }
 
@@ -229,7 +263,9 @@ impl GraphService for Graph {
             let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(message.items)))
         })?;
+        let pass = self.enter_all(&asking, kind_of(&items), items.len())?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
+        pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
     }
 
@@ -240,7 +276,9 @@ impl GraphService for Graph {
             let batch = self.executor.door(map).write_batch(message, &session, v);
             Ok((session, batch))
         })?;
+        let pass = self.enter_all(&asking, Kind::Write, batch.len())?;
         let executed = self.executor.write_batch(batch, &session, &context).await;
+        pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
     }
 
@@ -252,7 +290,9 @@ impl GraphService for Graph {
             let session = Session::of_write(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some((count, shard))))
         })?;
+        let pass = self.enter(&asking, Kind::Write, 1)?;
         let executed = self.executor.allocate(count, shard, &session, &context).await;
+        pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
     }
 
@@ -261,7 +301,8 @@ impl GraphService for Graph {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let caller = self.standing(&metadata, &extensions)?;
-        watch::watch(&self.executor, &self.watches, caller, &metadata, &extensions, &message).await
+        let account = self.account(caller.last(), &extensions);
+        watch::watch(&self.executor, &self.watches, caller, &account, &metadata, &extensions, &message).await
     }
 
     type PipelineStream = Exchange<Pipeline>;
@@ -273,7 +314,8 @@ impl GraphService for Graph {
         let (metadata, extensions, requests) = request.into_parts();
         let caller = self.standing(&metadata, &extensions)?;
         let drain = extensions.get::<Ending>().map_or_else(Drain::new, |ending| Drain::from(ending.token()));
-        let pipeline = Pipeline::new(self.executor.clone(), caller);
+        let account = self.account(caller.last(), &extensions);
+        let pipeline = Pipeline::new(self.executor.clone(), caller, account, Origin::of(&extensions).brake);
         Ok(Response::new(Exchange::new(pipeline, self.limits.clone(), &drain, requests)))
     }
 }

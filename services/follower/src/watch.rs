@@ -5,6 +5,7 @@ mod filter;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, try_join_all};
@@ -22,6 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep_until, ti
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Response, Status};
 
+use crate::admission::Account;
 use crate::answers;
 use crate::execute::Executor;
 use crate::session;
@@ -60,26 +62,33 @@ impl Watches {
         Self { places: Arc::new(Semaphore::new(limit)), limit }
     }
 
-    fn enter(&self) -> Result<Place> {
-        let permit = self.places.clone().try_acquire_owned().map_err(|_| Error::Overloaded {
-            what: format!("this follower has its limit of {} watches", self.limit),
-            retry_after: RETRY_AFTER,
-        })?;
+    /// Takes a place. The last eighth is for those who have less than an eighth.
+    fn enter(&self, account: &Arc<Account>) -> Result<Place> {
+        let full = |what| Error::Overloaded { what, retry_after: RETRY_AFTER };
+        let kept = self.limit / 8;
+        if kept > 0 && self.places.available_permits() <= kept && account.watches().load(Relaxed) >= kept {
+            return Err(full(format!("this caller has its share of the {} watches of this follower", self.limit)));
+        }
+        let permit = self.places.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| full(format!("this follower has its limit of {} watches", self.limit)))?;
         let gauge = metrics::gauge!("tao_watch_streams");
         gauge.increment(1.0);
-        Ok(Place { gauge, _permit: permit })
+        account.watches().fetch_add(1, Relaxed);
+        Ok(Place { gauge, account: account.clone(), _permit: permit })
     }
 }
 
 /// One watch's place among those that there may be.
 struct Place {
     gauge: metrics::Gauge,
+    account: Arc<Account>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.gauge.decrement(1.0);
+        self.account.watches().fetch_sub(1, Relaxed);
     }
 }
 
@@ -88,13 +97,14 @@ pub async fn watch(
     executor: &Executor,
     watches: &Watches,
     caller: Standing,
+    account: &Arc<Account>,
     metadata: &MetadataMap,
     extensions: &Extensions,
     request: &v1::WatchRequest,
 ) -> Result<Response<WatchStream>, Status> {
     let ending = extensions.get::<Ending>().cloned().unwrap_or_else(Ending::never);
     let watching =
-        begin(executor, watches, caller, metadata, ending, request).await.map_err(|e| error::to_status(&e))?;
+        begin(executor, watches, caller, account, metadata, ending, request).await.map_err(|e| error::to_status(&e))?;
     let header = MetadataValue::try_from(watching.token.encode()).ok();
     let answers = futures::stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
@@ -114,6 +124,7 @@ async fn begin(
     executor: &Executor,
     watches: &Watches,
     caller: Standing,
+    account: &Arc<Account>,
     metadata: &MetadataMap,
     ending: Ending,
     request: &v1::WatchRequest,
@@ -125,7 +136,7 @@ async fn begin(
     let filter = Filter::new(request, &executor.door(map), &mut violations);
     violations.check()?;
     filter.may_be_read(caller.last(), &executor.schema)?;
-    let place = watches.enter()?;
+    let place = watches.enter(account)?;
     let within = context.deadline.min(tokio::time::Instant::now() + OPEN_WITHIN);
     let open = async {
         let of_log = |n: usize| {

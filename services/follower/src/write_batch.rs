@@ -24,6 +24,13 @@ pub struct BatchCall {
     shard: ShardId,
 }
 
+impl BatchCall {
+    /// How many writes it has.
+    pub fn len(&self) -> usize {
+        self.batch.writes.len()
+    }
+}
+
 /// Checks one item: its violations are told with where it is.
 fn item<T>(at: &str, violations: &mut Violations, check: impl FnOnce(&mut Violations) -> Option<T>) -> Option<T> {
     let mut own = Violations::default();

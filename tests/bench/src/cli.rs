@@ -15,8 +15,9 @@ use crate::progress::Bar;
 use crate::report::{self, Curve};
 use crate::run::{Arrivals, Plan};
 use crate::target::{Kind, Setup};
+use crate::targets::tao::Way;
 use crate::workload::Workload;
-use crate::{hit_rate, load, quick, targets, watched, whole};
+use crate::{hit_rate, load, overload, quick, targets, watched, whole};
 
 /// Measures tao beside what one would build instead, on the same graph, with the same requests, in one run.
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ enum Command {
     Growth(Full),
     /// What metrics and traces cost the hits of a follower
     Watched(Watched),
+    /// A follower that is offered several times what it can do, with the tiers held to a part of a core (Linux, as root)
+    Overload(Overload),
     #[command(flatten)]
     Serve(targets::Serve),
 }
@@ -241,6 +244,79 @@ struct Watched {
     seed: Seed,
 }
 
+#[derive(Debug, Args)]
+struct Overload {
+    /// Minutes of overload
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Times the peak that is offered
+    #[arg(long, default_value_t = 5.0)]
+    factor: f64,
+    /// Cores that the tiers get, all together
+    #[arg(long, default_value_t = 0.3)]
+    cores: f64,
+    /// Whom that holds for
+    #[arg(long, value_enum, default_value = "all")]
+    held: overload::Held,
+    /// Through the client library, or by calls of generated stubs, which know nothing of overload
+    #[arg(long, value_enum, default_value = "pipelined")]
+    way: Way,
+    /// One greedy caller among ten polite ones, and what these keep
+    #[arg(long)]
+    fair: bool,
+    /// What is asked
+    #[arg(long, value_enum, default_value = "tao")]
+    workload: Workload,
+    /// About how many edges the graph has
+    #[arg(long, default_value = "1e5", value_parser = number)]
+    edges: u64,
+    /// Connections of the generator
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Threads of the generator [default: one a core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Seconds of each rate that is tried to find the peak
+    #[arg(long, default_value_t = 10.0)]
+    trial: f64,
+    /// Where to write the JSON document
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    seed: Seed,
+}
+
+impl Overload {
+    fn run(self) -> Result<()> {
+        let span = |name: &str, seconds: f64| {
+            Duration::try_from_secs_f64(seconds).with_context(|| format!("--{name}: not a time"))
+        };
+        let client = Client { threads: self.threads, connections: self.connections, cache_size: None, no_redis: false };
+        ensure!(self.cores > 0.0, "--cores {}: more than 0", self.cores);
+        let options = overload::Options {
+            setup: client.setup()?,
+            way: self.way,
+            workload: self.workload,
+            edges: self.edges,
+            seed: self.seed.seed,
+            cores: self.cores,
+            held: self.held,
+            factor: self.factor,
+            overload: span("minutes", self.minutes * 60.0)?,
+            trial: span("trial", self.trial)?,
+            fair: self.fair,
+        };
+        let mut document = overload::run(options)?;
+        document["machine"] = json!(report::machine());
+        write_json(self.json, &document)?;
+        println!(
+            "{}",
+            json!({ "peak": document["peak_per_second"], "goodput_of_peak": document["goodput_of_peak"], "kept_at_least": document["kept_at_least"] })
+        );
+        Ok(())
+    }
+}
+
 /// `100000` or `1e5`.
 fn number(text: &str) -> Result<u64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number such as 1e5"))?;
@@ -269,6 +345,7 @@ impl Cli {
             Command::HitRate(args) => args.run(),
             Command::Load(args) => args.run(),
             Command::Watched(args) => args.run(),
+            Command::Overload(args) => args.run(),
             Command::Serve(serve) => serve.run(),
         }
     }

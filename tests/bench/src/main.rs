@@ -8,6 +8,7 @@ mod hash;
 mod hit_rate;
 mod load;
 mod op;
+mod overload;
 mod progress;
 mod quick;
 mod report;

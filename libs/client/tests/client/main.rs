@@ -3,6 +3,7 @@
 mod failover;
 mod members;
 mod names;
+mod overload;
 mod pipeline;
 mod retries;
 mod scripted;

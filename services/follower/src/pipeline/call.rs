@@ -11,6 +11,8 @@ use tao_runtime::{CallDurations, MethodSeries};
 use tao_topology::ClusterMap;
 
 use super::Piped;
+use crate::admission::Kind;
+use crate::batch::kind_of;
 use crate::execute::{Executed, Executor};
 use crate::session::Session;
 use crate::validate::{self, Door, ReadCall};
@@ -60,6 +62,15 @@ impl Field {
             NAMES.iter().map(series).collect()
         });
         ALL[self.place()]
+    }
+
+    /// What its calls compete with.
+    pub const fn kind(self) -> Kind {
+        match self.0 {
+            // A batch may be of either, and is looked at when it is opened.
+            4..=9 | 17 => Kind::Read,
+            _ => Kind::Write,
+        }
     }
 
     /// What their spans are called.
@@ -200,6 +211,18 @@ impl Prepared {
             Task::Read(_) | Task::Objects(_) => false,
             Task::Write(_) | Task::Batch(_) | Task::WriteBatch(_) | Task::Allocate(..) => true,
         }
+    }
+
+    /// What it competes with once memory does not have it, and for how many calls it stands; at least 1.
+    pub fn load(&self) -> (Kind, usize) {
+        let (kind, calls) = match &self.task {
+            Task::Read(_) => (Kind::Read, 1),
+            Task::Objects(ids) => (Kind::Read, ids.len()),
+            Task::Batch(items) => (kind_of(items), items.len()),
+            Task::WriteBatch(batch) => (Kind::Write, batch.len()),
+            Task::Write(_) | Task::Allocate(..) => (Kind::Write, 1),
+        };
+        (kind, calls.max(1))
     }
 
     /// Runs it.

@@ -77,6 +77,7 @@ impl From<ClientError> for Failure {
             | ClientError::NoTls { .. }
             | ClientError::TooLarge { .. }
             | ClientError::Deadline { .. }
+            | ClientError::Throttled { .. }
             | ClientError::Refused { .. } => exit_code(error.code() as i32),
         };
         Self { message: message(&error.to_string(), error.reason(), &violations), code }

@@ -86,7 +86,8 @@ impl DevArgs {
             cache_size: Some(self.cache_size),
             ..Default::default()
         };
-        let (shard, leader, follower) = (shard.check()?, leader.check()?, follower.check()?);
+        let (shard, leader, mut follower) = (shard.check()?, leader.check()?, follower.check()?);
+        follower.limits = std::mem::take(&mut file.limits).check()?;
         Ok(Tiers { listen: self.listen, shard, leader, follower, public_tls, access })
     }
 }

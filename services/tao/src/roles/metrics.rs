@@ -72,6 +72,24 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
         Histogram,
         "Seconds from when a storage shard vouched for its log to when a cache had applied it.",
     ),
+    ("tao_follower_identities", Gauge, "Callers that limits are kept for."),
+    (
+        "tao_follower_leader_calls_limit",
+        Gauge,
+        "Calls to leaders that may be under way; falls when they take longer than usual.",
+    ),
+    ("tao_follower_leader_calls_under_way", Gauge, "Calls to leaders that are under way."),
+    (
+        "tao_follower_loop_wait_seconds",
+        Gauge,
+        "How long calls wait until the follower looks at them, on average of late.",
+    ),
+    ("tao_follower_shed_total", Counter, "Calls that were refused: rate, share or leaders."),
+    (
+        "tao_follower_work_limit",
+        Gauge,
+        "Work a second that an overloaded follower takes in, a hit in memory being 1; 0: all.",
+    ),
     (
         "tao_leader_queue_seconds",
         Histogram,

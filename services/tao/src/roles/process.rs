@@ -84,6 +84,8 @@ pub struct File {
     pub leader: tao_leader::config::Options,
     /// Of the follower.
     pub follower: tao_follower::config::Options,
+    /// Of the follower's callers.
+    pub limits: tao_follower::config::LimitOptions,
 }
 
 impl CommonOptions {

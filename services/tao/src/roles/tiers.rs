@@ -42,6 +42,8 @@ pub struct FollowerArgs {
     #[command(flatten)]
     options: tao_follower::config::Options,
     #[command(flatten)]
+    limits: tao_follower::config::LimitOptions,
+    #[command(flatten)]
     tls: TierTlsOptions,
     #[command(flatten)]
     public_tls: PublicTlsOptions,
@@ -81,12 +83,15 @@ pub fn follower(args: FollowerArgs) -> Result<()> {
         let tls = args.tls.over(take(&mut file.tls)).check();
         let public_tls = args.public_tls.over(take(&mut file.public_tls)).check();
         let access = args.access.over(take(&mut file.access)).check();
-        both(args.options.with_secrets().over(take(&mut file.follower)).check(), both(both(tls, public_tls), access))
+        let limits = args.limits.over(take(&mut file.limits)).check();
+        let doors = both(limits, both(both(tls, public_tls), access));
+        both(args.options.with_secrets().over(take(&mut file.follower)).check(), doors)
     };
-    let (common, (mut config, ((tls, public_tls), access))) = args.common.check("tao-follower", check)?;
+    let (common, (mut config, (limits, ((tls, public_tls), access)))) = args.common.check("tao-follower", check)?;
     process::run(common, |s| async move {
         config.reflection = s.reflection;
         config.admin = s.routes;
+        config.limits = limits;
         if let Some(tls) = tls {
             tls.secure(&mut config.link);
         }

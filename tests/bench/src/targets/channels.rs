@@ -1,6 +1,7 @@
 //! A thread's connections to a gRPC server.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
@@ -36,18 +37,28 @@ impl Channels {
 
     /// The same, of somebody with credentials.
     pub async fn connect_as(credentials: &Credentials, address: &str, connections: usize) -> Result<Self> {
+        Self::open(credentials, address, &vec![None; connections.max(1)]).await
+    }
+
+    /// Connects from each of these addresses, or from any.
+    pub async fn connect_from(address: &str, from: &[Option<IpAddr>]) -> Result<Self> {
+        Self::open(&Credentials::default(), address, from).await
+    }
+
+    async fn open(credentials: &Credentials, address: &str, from: &[Option<IpAddr>]) -> Result<Self> {
         let bearer = credentials.bearer.as_ref().map(|token| format!("Bearer {token}").parse()).transpose()?;
         let tls = credentials.tls.clone().map(ClientTls::load).transpose().map_err(|problems| {
             anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .origin(format!("{scheme}://{address}").parse()?)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW * 4);
-        let mut channels = Vec::with_capacity(connections);
-        for _ in 0..connections.max(1) {
+        let mut channels = Vec::with_capacity(from.len());
+        for from in from {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .origin(format!("{scheme}://{address}").parse()?)
+                .local_address(*from)
+                .tcp_nodelay(true)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(STREAM_WINDOW * 4);
             channels.push(match &tls {
                 None => endpoint.connect().await?,
                 Some(tls) => endpoint.connect_with_connector(secure(tls.clone(), address.to_owned())?).await?,

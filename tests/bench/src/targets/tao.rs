@@ -3,13 +3,16 @@
 mod admin;
 mod caller;
 mod cluster;
+mod from;
 mod guarded;
 mod load;
 mod requests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use tao_client::{BearerToken, Client, ClientOptions, ClientTls};
 
 pub use caller::TaoCaller;
@@ -23,7 +26,7 @@ use crate::graph::Graph;
 use crate::target::{Hits, Progress, Role, Setup, Target};
 
 /// How a client talks to the follower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Way {
     /// One gRPC call a request, through the generated stubs.
     Unary,
@@ -45,6 +48,16 @@ impl Tao {
     pub fn new(name: &str, way: Way, setup: &Setup, cluster: Arc<Cluster>) -> Self {
         let connections_a_thread = (setup.connections / setup.threads).max(1);
         Self { name: name.to_owned(), way, connections_a_thread, cluster }
+    }
+
+    /// A caller over connections each of which comes from an address of this machine, or from any.
+    pub async fn caller_from(&self, from: &[Option<IpAddr>]) -> Result<TaoCaller> {
+        let address = self.cluster.address();
+        let door = match self.way {
+            Way::Unary => Door::Unary(Channels::connect_from(address, from).await?),
+            Way::Pipelined => Door::Pipelined(from::sessions(address, from)?),
+        };
+        Ok(TaoCaller::new(door, self.cluster.loaded().context("not loaded")?))
     }
 
     /// What it leads to.

@@ -76,7 +76,14 @@ async fn write(session: Session, mut calls: Vec<Call>) -> Result<usize> {
     let all = calls.len();
     loop {
         let items = calls.iter().map(|call| BatchItem { call: Some(call.clone()) }).collect();
-        let results = session.batch(BatchRequest { items, options: None }).await?.results;
+        let results = match session.batch(BatchRequest { items, options: None }).await {
+            Ok(answer) => answer.results,
+            Err(error) if error.is_overload() => {
+                tokio::time::sleep(error.retry_after().unwrap_or(PAUSE)).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         ensure!(results.len() == calls.len(), "{} results for {} calls", results.len(), calls.len());
         let mut again = Vec::new();
         for (call, result) in calls.into_iter().zip(results) {
