@@ -20,6 +20,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ("access_tokens_verified_total", Counter, "Tokens whose signature was verified; those seen a moment ago are not."),
     ("server_connections", Gauge, "Connections to the gRPC port."),
     ("server_connections_refused_total", Counter, "Connections that were closed since there were too many."),
+    ("server_tls_handshakes_total", Counter, "TLS handshakes at the gRPC port, by result."),
     ("tao_audit_checked_total", Counter, "Cached keys that were compared with the database."),
     ("tao_audit_inconclusive_total", Counter, "Comparisons that said nothing, since the key changed meanwhile."),
     (
@@ -91,6 +92,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ("tier_server_errors_total", Counter, "Calls of the tier in front that failed."),
     ("tier_server_messages_total", Counter, "Messages of the tier in front."),
     ("tls_certificate_expiry_timestamp_seconds", Gauge, "When the first certificate of a file ends, since 1970."),
+    ("tls_reloads_total", Counter, "Times that certificates were read anew, by result."),
     ("tier_server_versions_total", Counter, "Streams of the tier in front, by its version."),
 ];
 
