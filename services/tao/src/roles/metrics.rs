@@ -37,6 +37,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ),
     ("server_unfinished_messages_bytes", Gauge, "Large messages that have begun and have not come to their end."),
     ("server_untaken_answers_bytes", Gauge, "Large answers that their callers have not taken yet."),
+    ("server_tls_handshakes_total", Counter, "TLS handshakes at the gRPC port, by result."),
     ("tao_audit_checked_total", Counter, "Cached keys that were compared with the database."),
     ("tao_audit_inconclusive_total", Counter, "Comparisons that said nothing, since the key changed meanwhile."),
     (
@@ -126,6 +127,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
     ("tier_server_errors_total", Counter, "Calls of the tier in front that failed."),
     ("tier_server_messages_total", Counter, "Messages of the tier in front."),
     ("tls_certificate_expiry_timestamp_seconds", Gauge, "When the first certificate of a file ends, since 1970."),
+    ("tls_reloads_total", Counter, "Times that certificates were read anew, by result."),
     ("tier_server_versions_total", Counter, "Streams of the tier in front, by its version."),
 ];
 
