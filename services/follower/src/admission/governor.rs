@@ -176,7 +176,7 @@ impl Governor {
         let adapted = self.work.step(elapsed, wait, asked as f64 / seconds, taken);
         let limit = adapted.filter(|_| !admission.limits.is_fixed());
         admission.active.store(demands.len().max(1), Relaxed);
-        self.share(admission, &accounts, limit, &mut demands, seconds);
+        Self::share(admission, &accounts, limit, &mut demands, seconds);
         drop(accounts);
         self.forget(admission);
         for (n, lane) in admission.lanes.iter().enumerate() {
@@ -195,7 +195,6 @@ impl Governor {
 
     /// Gives shares of the limit, or all that anybody wants.
     fn share(
-        &self,
         admission: &Admission,
         accounts: &HashMap<String, Arc<super::Account>, FixedState>,
         limit: Option<f64>,
