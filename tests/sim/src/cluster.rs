@@ -173,6 +173,8 @@ impl Cluster {
             max_connection_age: None,
             max_connection_idle: None,
             audit_per_second: 0,
+            access: tao_access::Access::open(),
+            logs_writes: false,
             admin: tao_runtime::AdminRoutes::default(),
         };
         let (host, stops, schema, lives) =
