@@ -21,6 +21,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "these are exact")]
     fn the_greedy_get_what_the_modest_leave() {
         assert_eq!(fair_level(100.0, &mut [10.0, 500.0, 20.0]), 70.0);
         assert_eq!(fair_level(100.0, &mut [500.0, 500.0]), 50.0);
