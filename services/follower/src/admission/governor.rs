@@ -176,7 +176,7 @@ impl Governor {
         let adapted = self.work.step(elapsed, wait, asked as f64 / seconds, taken);
         let limit = adapted.filter(|_| !admission.limits.is_fixed());
         admission.active.store(demands.len().max(1), Relaxed);
-        Self::share(admission, &accounts, limit, &mut demands, seconds);
+        share(admission, &accounts, limit, &mut demands, seconds);
         drop(accounts);
         self.forget(admission);
         for (n, lane) in admission.lanes.iter().enumerate() {
@@ -191,29 +191,6 @@ impl Governor {
         self.shown.wait.set(self.work.wait().as_secs_f64());
         self.shown.work.set(limit.unwrap_or(0.0));
         self.shown.identities.set(self.known.len() as f64);
-    }
-
-    /// Gives shares of the limit, or all that anybody wants.
-    fn share(
-        admission: &Admission,
-        accounts: &HashMap<String, Arc<super::Account>, FixedState>,
-        limit: Option<f64>,
-        demands: &mut [f64],
-        seconds: f64,
-    ) {
-        let level = limit.map_or(f64::INFINITY, |limit| fair_level(limit, demands));
-        let is_below = demands.iter().any(|demand| *demand < 0.9 * level);
-        // One that has just come may ask for as much as anybody.
-        let share = if level.is_finite() { (level * seconds).ceil() as i64 } else { PLENTY };
-        let most = if level.is_finite() { ((level * SAVED).ceil() as i64).max(share) } else { PLENTY };
-        admission.first_share.store(share, Relaxed);
-        for account in accounts.values().chain([&admission.others]) {
-            // What was overdrawn is paid back, but not for ever.
-            let left = account.left().clamp(-most, most);
-            account.refill(left.saturating_add(share).min(most));
-        }
-        admission.protects.store(is_below && level.is_finite(), Relaxed);
-        admission.is_pressed.store(level.is_finite(), Relaxed);
     }
 
     /// Drops identities that have not asked for anything for a while and that no stream belongs to.
@@ -235,6 +212,29 @@ impl Governor {
             is_held
         });
     }
+}
+
+/// Gives shares of the limit, or all that anybody wants.
+fn share(
+    admission: &Admission,
+    accounts: &HashMap<String, Arc<super::Account>, FixedState>,
+    limit: Option<f64>,
+    demands: &mut [f64],
+    seconds: f64,
+) {
+    let level = limit.map_or(f64::INFINITY, |limit| fair_level(limit, demands));
+    let is_below = demands.iter().any(|demand| *demand < 0.9 * level);
+    // One that has just come may ask for as much as anybody.
+    let share = if level.is_finite() { (level * seconds).ceil() as i64 } else { PLENTY };
+    let most = if level.is_finite() { ((level * SAVED).ceil() as i64).max(share) } else { PLENTY };
+    admission.first_share.store(share, Relaxed);
+    for account in accounts.values().chain([&admission.others]) {
+        // What was overdrawn is paid back, but not for ever.
+        let left = account.left().clamp(-most, most);
+        account.refill(left.saturating_add(share).min(most));
+    }
+    admission.protects.store(is_below && level.is_finite(), Relaxed);
+    admission.is_pressed.store(level.is_finite(), Relaxed);
 }
 
 #[cfg(test)]

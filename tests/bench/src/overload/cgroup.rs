@@ -34,26 +34,26 @@ impl Cgroup {
         if let Some(root) = with_controller(&mounts, "cgroup") {
             let made = Self { folder: root.join(&name) };
             fs::create_dir(&made.folder).with_context(|| can_not(&root))?;
-            made.set("cpu.cfs_period_us", PERIOD_US)?;
-            made.set("cpu.cfs_quota_us", quota)?;
+            made.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+            made.set("cpu.cfs_quota_us", &quota.to_string())?;
             return Ok(made);
         }
         let Some(root) = mounted(&mounts, "cgroup2").next() else { bail!("no control groups are mounted") };
         fs::write(root.join("cgroup.subtree_control"), "+cpu").with_context(|| can_not(&root))?;
         let made = Self { folder: root.join(&name) };
         fs::create_dir(&made.folder).with_context(|| can_not(&root))?;
-        made.set("cpu.max", format!("{quota} {PERIOD_US}"))?;
+        made.set("cpu.max", &format!("{quota} {PERIOD_US}"))?;
         Ok(made)
     }
 
-    fn set(&self, file: &str, value: impl ToString) -> Result<()> {
+    fn set(&self, file: &str, value: &str) -> Result<()> {
         let file = self.folder.join(file);
-        fs::write(&file, value.to_string()).with_context(|| format!("can't write {}", file.display()))
+        fs::write(&file, value).with_context(|| format!("can't write {}", file.display()))
     }
 
     /// Puts a process with all its threads into it.
     pub fn take(&self, pid: u32) -> Result<()> {
-        self.set("cgroup.procs", pid)
+        self.set("cgroup.procs", &pid.to_string())
     }
 }
 

@@ -14,23 +14,23 @@ use crate::target::Role;
 /// Megabytes that are resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Resident {
-    pub at_first: f64,
-    pub at_most: f64,
-    pub at_last: f64,
+    pub first: f64,
+    pub most: f64,
+    pub last: f64,
 }
 
 impl Resident {
     pub fn json(&self) -> Value {
-        let Self { at_first, at_most, at_last } = self;
-        json!({ "start_mb": at_first.round(), "max_mb": at_most.round(), "end_mb": at_last.round() })
+        let Self { first, most, last } = self;
+        json!({ "start_mb": first.round(), "max_mb": most.round(), "end_mb": last.round() })
     }
 
     fn see(&mut self, mb: f64) {
-        if self.at_most == 0.0 {
-            self.at_first = mb;
+        if self.most == 0.0 {
+            self.first = mb;
         }
-        self.at_most = self.at_most.max(mb);
-        self.at_last = mb;
+        self.most = self.most.max(mb);
+        self.last = mb;
     }
 }
 
@@ -83,6 +83,6 @@ mod tests {
     fn this_process_is_seen() {
         let seen = Watch::start(vec![(Role::Client, std::process::id())]).end();
         let resident = seen[&Role::Client];
-        assert!(resident.at_first > 1.0 && resident.at_most >= resident.at_last, "{resident:?}");
+        assert!(resident.first > 1.0 && resident.most >= resident.last, "{resident:?}");
     }
 }

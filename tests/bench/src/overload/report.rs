@@ -36,13 +36,7 @@ pub fn line(name: &str, record: &Record) -> String {
 /// A line a process.
 pub fn memory(all: &BTreeMap<Role, Resident>) -> String {
     let line = |(role, m): (&Role, &Resident)| {
-        format!(
-            "{:<10} {:>5.0} MB at first, {:>5.0} at most, {:>5.0} at last",
-            role.name(),
-            m.at_first,
-            m.at_most,
-            m.at_last
-        )
+        format!("{:<10} {:>5.0} MB at first, {:>5.0} at most, {:>5.0} at last", role.name(), m.first, m.most, m.last)
     };
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
