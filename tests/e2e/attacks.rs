@@ -82,7 +82,7 @@ async fn flood(address: &str, mut one: impl FnMut(u32) -> Vec<u8>) -> Result<Str
     write.write_all(PREFACE).await?;
     let mut frames: Vec<Vec<u8>> = Vec::new();
     let mut number = 1;
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         let mut some = Vec::new();
         for _ in 0..100 {
             some.extend(one(number));
@@ -184,16 +184,7 @@ async fn callers_that_mean_no_good_get_nothing_and_honest_ones_do_not_notice() {
     let (answer, _) = send.send_request(bomb, true).unwrap();
     row("64 KiB of headers", async { outcome(answer.await?).await }.await);
 
-    let mut send = connect(&address).await;
-    let mut pipelines = Vec::new();
-    for _ in 0..128 {
-        let mut ready = send.ready().await.unwrap();
-        pipelines.push(ready.send_request(request(PIPELINE), false).unwrap());
-        send = ready;
-    }
-    let (answer, _body) = send.send_request(request(PIPELINE), false).unwrap();
-    row("more than 128 pipelines on one connection", async { outcome(answer.await?).await }.await);
-    drop(pipelines);
+    row("pipelines beyond 128 on one connection", waiting_pipelines(&address, 130).await);
 
     row("a flood of pings", flood(&address, |_| frame(6, 0, 0, &[7; 8])).await);
     row("a flood of settings", flood(&address, |_| frame(4, 0, 0, &[])).await);
@@ -224,6 +215,27 @@ async fn callers_that_mean_no_good_get_nothing_and_honest_ones_do_not_notice() {
     println!("honest load: {done} writes and reads, none failed");
     judge(&rows);
     assert!(follower.terminate().unwrap().success());
+}
+
+/// Opens so many pipelines on one connection: those that are too many wait for others to end.
+async fn waiting_pipelines(address: &str, many: usize) -> Result<String> {
+    let mut send = connect(address).await;
+    let mut begun = Vec::new();
+    for n in 0..many {
+        send = tokio::time::timeout(WITHIN, send.ready()).await??;
+        let (answer, body) = send.send_request(request(PIPELINE), false)?;
+        let mut answer = Box::pin(answer);
+        match tokio::time::timeout(Duration::from_secs(2), &mut answer).await {
+            Ok(answer) => begun.push((answer?, body)),
+            Err(_) => {
+                ensure!(n == 128, "{n} were opened");
+                drop(begun);
+                tokio::time::timeout(WITHIN, answer).await??;
+                return Ok("wait at their client".to_owned());
+            }
+        }
+    }
+    anyhow::bail!("{many} were opened")
 }
 
 /// Connects and waits.

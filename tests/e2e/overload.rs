@@ -79,7 +79,7 @@ async fn calls_are_refused_where_they_would_pile_up() {
     let (shard_process, shard) = tier(&["shard", "--store", "memory:"]);
     let (_leader, leader) = tier(&["leader", "--shard", &shard]);
     let args = ["follower", "--leader", &leader, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let mut follower = Process::spawn(TAO, args, &[]).unwrap();
+    let mut follower = Process::spawn(TAO, args, &[("TAO_ADAPTIVE_LIMITS", "true")]).unwrap();
     let mut address_of = |what: &str| {
         let line = follower.wait_line(what, WITHIN).unwrap();
         line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()

@@ -30,6 +30,8 @@ use crate::outbox;
 use crate::peers::Peer;
 use crate::serve::ServeOptions;
 
+/// Calls that were given up before they were looked at, of one connection.
+const PENDING_RESETS: usize = 4_096;
 /// How long a peer may take until it says something.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -160,7 +162,7 @@ fn builder(options: &ServeOptions) -> http2::Builder<Inline> {
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(options.max_header_list_size)
         // Calls that are given up in one go while the server is busy; those who do nothing else are found out by their frames.
-        .max_pending_accept_reset_streams(options.max_concurrent_streams as usize)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.stream_window.saturating_mul(4))
         .keep_alive_interval(options.keepalive_interval)

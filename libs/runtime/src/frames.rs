@@ -21,8 +21,9 @@ const WITH_CONTENT: i64 = 4;
 
 /// A call that is reset sooner than this was not meant: it is taken back with those made in the same stretch of so long.
 const TOO_SOON: Duration = Duration::from_millis(10);
-/// So many more of those than half of all calls, and the connection is one that only makes work.
-const MAX_RESETS: u32 = 1_024;
+/// So many of those at once, and so many each second: what is more is no deadline that passes. (A busy server reads late, and finds calls
+/// together with their resets; but an honest peer has only so many calls under way.)
+const MAX_RESETS: u32 = 4_096;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -48,8 +49,9 @@ pub(crate) struct Frames {
     /// When the present stretch of calls began, and the first of them.
     stretch: Instant,
     first_stream: u32,
-    /// Two for each call that was reset too soon, less one for each call.
+    /// Calls that were reset too soon, less those that time has forgiven up to a moment.
     resets: u32,
+    forgiven: Instant,
 }
 
 impl Frames {
@@ -65,6 +67,7 @@ impl Frames {
             stretch: Instant::now(),
             first_stream: 0,
             resets: 0,
+            forgiven: Instant::now(),
         }
     }
 
@@ -129,7 +132,6 @@ impl Frames {
 
     fn call(&mut self, stream: u32, now: Instant) {
         self.last_stream = self.last_stream.max(stream);
-        self.resets = self.resets.saturating_sub(1);
         if now - self.stretch > TOO_SOON {
             (self.stretch, self.first_stream) = (now, stream);
         }
@@ -137,8 +139,14 @@ impl Frames {
 
     fn reset(&mut self, stream: u32, now: Instant) -> Result<(), Cause> {
         if stream >= self.first_stream && now - self.stretch <= 2 * TOO_SOON {
-            self.resets += 2;
+            self.resets += 1;
         }
+        if self.resets <= MAX_RESETS {
+            return Ok(());
+        }
+        let since = (now - self.forgiven).as_secs_f64();
+        self.resets = self.resets.saturating_sub((since * f64::from(MAX_RESETS)) as u32);
+        self.forgiven = now;
         if self.resets > MAX_RESETS { Err(Cause::Resets) } else { Ok(()) }
     }
 
@@ -235,10 +243,13 @@ mod tests {
         let reset = |stream: u8| frame(RST_STREAM, 0, stream, 4);
         let mut rapid = begun();
         let taken = (0..4 * MAX_RESETS).take_while(|_| rapid.read(&[call(1), reset(1)].concat()).is_ok()).count();
-        assert_eq!(taken as u32, MAX_RESETS - 1);
-        let mut half = begun();
-        let patient = [call(1), reset(1), call(3)].concat();
-        assert!((0..4 * MAX_RESETS).all(|_| half.read(&patient).is_ok()));
+        assert_eq!(taken as u32, MAX_RESETS);
+        // A server that reads late finds a thousand calls with their resets each second.
+        let mut busy = begun();
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!((0..1_000).all(|_| busy.read(&[call(1), reset(1)].concat()).is_ok()));
+        }
         // As many deadlines as one likes may pass, all at once.
         let mut late = begun();
         for _ in 0..10 {

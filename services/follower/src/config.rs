@@ -21,6 +21,8 @@ const MAX_CONNECTION_AGE: u64 = 30 * 60;
 const MAX_CONNECTION_IDLE: u64 = 15 * 60;
 const MONTH: u64 = 30 * 24 * 3_600;
 const MAX_CONNECTIONS: usize = 10_000;
+/// So few that a follower which is behind has no queue that outlasts its callers' deadlines: what is more waits, and ends, with them.
+const MAX_CONCURRENT_STREAMS: u32 = 128;
 const MESSAGE_TIMEOUT_MS: u64 = 30_000;
 /// Each has a stream from a leader for every database.
 const MAX_WATCHES: usize = 256;
@@ -65,6 +67,9 @@ pub struct Options {
     /// Of those, from one address [default: half of them]
     #[arg(long, env = "TAO_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub max_connections_per_address: Option<usize>,
+    /// Calls at once on one connection, 1 to 10000; more wait at the client. A pipeline is one, however many come by it [default: 128]
+    #[arg(long, env = "TAO_MAX_CONCURRENT_STREAMS", value_name = "N")]
+    pub max_concurrent_streams: Option<u32>,
     /// Milliseconds that a request's message may take from its beginning to its end, 100 or more [default: 30000]
     #[arg(long, env = "TAO_MESSAGE_TIMEOUT_MS", value_name = "MS")]
     pub message_timeout_ms: Option<u64>,
@@ -106,6 +111,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Of those, from one address.
     pub max_connections_per_address: usize,
+    /// Calls at once on one connection.
+    pub max_concurrent_streams: u32,
     /// From a message's beginning to its end.
     pub message_timeout: Duration,
     /// After this a client's connection is ended politely.
@@ -145,6 +152,7 @@ impl Options {
             max_watches: self.max_watches.or(lower.max_watches),
             max_connections: self.max_connections.or(lower.max_connections),
             max_connections_per_address: self.max_connections_per_address.or(lower.max_connections_per_address),
+            max_concurrent_streams: self.max_concurrent_streams.or(lower.max_concurrent_streams),
             message_timeout_ms: self.message_timeout_ms.or(lower.message_timeout_ms),
             max_connection_age: self.max_connection_age.or(lower.max_connection_age),
             max_connection_idle: self.max_connection_idle.or(lower.max_connection_idle),
@@ -198,6 +206,10 @@ impl Options {
                 "max_connections_per_address: {max_connections_per_address} is not within 1 to max_connections, {max_connections}"
             ));
         }
+        let max_concurrent_streams = self.max_concurrent_streams.unwrap_or(MAX_CONCURRENT_STREAMS);
+        if !(1..=10_000).contains(&max_concurrent_streams) {
+            problems.push(format!("max_concurrent_streams: {max_concurrent_streams} is not within 1 to 10000"));
+        }
         let message_timeout_ms = self.message_timeout_ms.unwrap_or(MESSAGE_TIMEOUT_MS);
         if !(100..=600_000).contains(&message_timeout_ms) {
             problems.push(format!("message_timeout_ms: {message_timeout_ms} is not within 100 to 600000"));
@@ -227,6 +239,7 @@ impl Options {
                 max_watches,
                 max_connections,
                 max_connections_per_address,
+                max_concurrent_streams,
                 message_timeout: Duration::from_millis(message_timeout_ms),
                 max_connection_age: seconds(max_connection_age),
                 max_connection_idle: seconds(max_connection_idle),
@@ -283,11 +296,12 @@ mod tests {
             max_connection_age: Some(MONTH + 1),
             max_connections: Some(0),
             message_timeout_ms: Some(99),
+            max_concurrent_streams: Some(0),
             resolve_every_ms: Some(1),
             ..Default::default()
         };
         let problems = wrong.check().unwrap_err();
-        assert!(problems[0].contains("give one of the two") && problems.len() == 7, "{problems:?}");
+        assert!(problems[0].contains("give one of the two") && problems.len() == 8, "{problems:?}");
         let two = Options { leaders: Some(vec!["a:1".to_owned(), "b:1".to_owned()]), ..Default::default() };
         let config = two.check().unwrap();
         assert_eq!(config.topology.leaders().len(), 2);

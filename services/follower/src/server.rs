@@ -32,8 +32,6 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(60);
 /// Bytes that a pipeline puts around a request of the largest size: its number, tokens, cancels.
 const AROUND_A_REQUEST: usize = 64 * 1024;
 
-/// Pipelines and watches of one connection: each may have a message of 4 MiB that is not complete, and one that is not taken.
-const MAX_STREAMS: usize = 128;
 /// Bytes of large messages that come in, and of large answers that go out, all connections together.
 const MAX_HELD: u64 = 256 << 20;
 
@@ -118,7 +116,7 @@ pub async fn run<L: Listener>(
     let options = ServeOptions {
         max_connections: config.max_connections,
         max_connections_per_address: config.max_connections_per_address,
-        max_streams: MAX_STREAMS,
+        max_concurrent_streams: config.max_concurrent_streams,
         max_message_size: (MAX_REQUEST + AROUND_A_REQUEST) as u64,
         message_timeout: config.message_timeout,
         max_unfinished_messages: MAX_HELD,

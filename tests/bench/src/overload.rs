@@ -107,7 +107,7 @@ impl Bench {
         let control = Builder::new_current_thread().enable_all().build()?;
         let graph = Graph::new(options.workload.shape(), options.edges, options.seed)?;
         bar.say("starting and loading");
-        let cluster = Arc::new(Cluster::on_postgres(&options.setup)?);
+        let cluster = Arc::new(Cluster::fronted(&options.setup, &["--adaptive", "true"])?);
         let tao = Tao::new("tao", options.way, &options.setup, cluster);
         Side::load(&tao, &control, &graph, &|_| {})?;
         let requests = Requests::new(&graph, options.workload, 0, SLOTS, AHEAD)?;

@@ -172,6 +172,7 @@ impl Cluster {
             max_watches: 16,
             max_connections: 1_000,
             max_connections_per_address: 1_000,
+            max_concurrent_streams: 1_000,
             message_timeout: Duration::from_secs(30),
             limits: tao_follower::config::Limits::default(),
             max_connection_age: None,

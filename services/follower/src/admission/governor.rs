@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn who_asks_for_little_is_not_limited_by_who_asks_for_much() {
-        let admission = Admission::new(LimitOptions::default().check().unwrap());
+        let admission =
+            Admission::new(LimitOptions { adaptive: Some(true), ..LimitOptions::default() }.check().unwrap());
         let mut governor = Governor::new();
         let (greedy, polite) = (admission.account("greedy"), admission.account("polite"));
         let mut took = [0; 2];
@@ -272,7 +273,8 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_forgotten_unless_something_is_under_way() {
-        let admission = Arc::new(Admission::new(LimitOptions::default().check().unwrap()));
+        let admission =
+            Arc::new(Admission::new(LimitOptions { adaptive: Some(true), ..LimitOptions::default() }.check().unwrap()));
         let mut governor = Governor::new();
         let _ = admission.account("gone");
         let held = admission.account("held");

@@ -17,7 +17,7 @@ pub struct LimitOptions {
     /// Writes a second of each identity, and as many at once; 0: any number [default: 0]
     #[arg(long, env = "TAO_WRITES_PER_SECOND", value_name = "N")]
     pub writes_per_second: Option<u32>,
-    /// Whether a follower that has more to do than it can takes in less, by fair shares: true or false [default: true]
+    /// Whether a follower that has more to do than it can takes in less, by fair shares: true or false [default: false]
     #[arg(long, env = "TAO_ADAPTIVE_LIMITS", value_name = "BOOL")]
     pub adaptive: Option<bool>,
     /// Other rates for some identities; in a file only.
@@ -43,7 +43,7 @@ pub struct Limits {
     /// By kind; 0: none.
     rates: [u32; 2],
     named: HashMap<String, [Option<u32>; 2]>,
-    is_fixed: bool,
+    is_adaptive: bool,
 }
 
 /// More than any follower does.
@@ -86,8 +86,8 @@ impl LimitOptions {
             }
         }
         problems.extend(twice);
-        let is_fixed = self.adaptive == Some(false);
-        if problems.is_empty() { Ok(Limits { rates, named, is_fixed }) } else { Err(problems) }
+        let is_adaptive = self.adaptive == Some(true);
+        if problems.is_empty() { Ok(Limits { rates, named, is_adaptive }) } else { Err(problems) }
     }
 }
 
@@ -100,7 +100,7 @@ impl Limits {
 
     /// Whether these are all the limits that there are.
     pub const fn is_fixed(&self) -> bool {
-        self.is_fixed
+        !self.is_adaptive
     }
 }
 

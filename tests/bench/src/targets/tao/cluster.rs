@@ -52,9 +52,14 @@ pub struct Loaded {
 impl Cluster {
     /// On a PostgreSQL of its own.
     pub fn on_postgres(setup: &Setup) -> Result<Self> {
+        Self::fronted(setup, &[])
+    }
+
+    /// The same, with options for the follower.
+    pub fn fronted(setup: &Setup, front: &[&str]) -> Result<Self> {
         let postgres = server::postgres()?;
         let url = postgres.create_database(DATABASE)?;
-        Self::start(setup, &url, Store::Postgres(Box::new(postgres)), &[], None)
+        Self::start(setup, &url, Store::Postgres(Box::new(postgres)), &[], front, None)
     }
 
     /// On a file.
@@ -66,17 +71,24 @@ impl Cluster {
     pub fn watched(setup: &Setup, more: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let url = format!("sqlite:{}", folder.join("tao.db").display());
-        Self::start(setup, &url, Store::Sqlite(folder), more, None)
+        Self::start(setup, &url, Store::Sqlite(folder), more, &[], None)
     }
 
     /// On a file, with a public door that asks who comes, or speaks TLS.
     pub fn guarded(setup: &Setup, more: &[&str], guarded: Guarded) -> Result<Self> {
         let folder = TempDir::new()?;
         let url = format!("sqlite:{}", folder.join("tao.db").display());
-        Self::start(setup, &url, Store::Sqlite(folder), more, Some(guarded))
+        Self::start(setup, &url, Store::Sqlite(folder), more, &[], Some(guarded))
     }
 
-    fn start(setup: &Setup, url: &str, store: Store, more: &[&str], guarded: Option<Guarded>) -> Result<Self> {
+    fn start(
+        setup: &Setup,
+        url: &str,
+        store: Store,
+        more: &[&str],
+        front: &[&str],
+        guarded: Option<Guarded>,
+    ) -> Result<Self> {
         let program = built_program("tao")?;
         let schema = repository().join("tests/bench/schema.toml").display().to_string();
         let tier = |args: &[&str]| tao_harness::tier(&program, &[args, &["--schema", &schema], more].concat());
@@ -90,6 +102,7 @@ impl Cluster {
         if let Some(bytes) = setup.cache_size {
             args.extend(["--cache-size".to_owned(), bytes.to_string()]);
         }
+        args.extend(front.iter().map(|flag| (*flag).to_owned()));
         args.extend(guarded.iter().flat_map(|guarded| guarded.flags.clone()));
         let (mut follower, address) = tier(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
         let line = follower.wait_line("listening for probes and metrics", ADMIN_WITHIN)?;
