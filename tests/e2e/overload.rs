@@ -92,7 +92,7 @@ async fn calls_are_refused_where_they_would_pile_up() {
 
     shard_process.pause().unwrap();
     let before = metric(&admin, "tao_follower_leader_calls_limit", "write").unwrap();
-    let piling: Vec<_> = (0..200)
+    let piling: Vec<_> = (0..100)
         .map(|_| {
             let mut greedy = greedy.clone();
             tokio::spawn(async move {
