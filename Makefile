@@ -7,6 +7,8 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 # For cargo, on every command: CARGO_FLAGS=--locked refuses to change Cargo.lock.
 CARGO_FLAGS ?=
+# Where cargo builds. What was built together is run from there: `cargo run` of one would build it anew, with the features it alone asks for.
+BUILT = $(or $(CARGO_TARGET_DIR),target)
 # For the program that is run: make run ARGS="--help"
 ARGS ?=
 
@@ -35,7 +37,7 @@ test-k8s: ## bring up a real Kubernetes in a network namespace, apply the manife
 test-faults: ## break real processes under load and judge what they answered: make test-faults SECONDS=600 SEED=7
 	@tests/tools/install.sh tests
 	cargo build $(CARGO_FLAGS) -p tao -p tao-rig --bins
-	cargo run $(CARGO_FLAGS) -p tao-rig -- faults --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(BUILT)/debug/tao-rig faults --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: ## run the fuzz targets: make fuzz RUNS=10000000 TARGETS="token pipeline"
 	@tests/tools/install.sh fuzz
@@ -44,12 +46,12 @@ fuzz: ## run the fuzz targets: make fuzz RUNS=10000000 TARGETS="token pipeline"
 bench: ## measure this store beside what one would build instead, all of it: hours; make bench ARGS="full --minutes 30", or another subcommand
 	@tests/tools/install.sh tests
 	cargo build $(CARGO_FLAGS) --release -p tao -p tao-bench
-	cargo run $(CARGO_FLAGS) --release -p tao-bench -- $(or $(ARGS),full)
+	$(BUILT)/release/tao-bench $(or $(ARGS),full)
 
 bench-quick: ## what matters most of that, small, in three minutes: the last line is one JSON object
 	@tests/tools/install.sh tests
 	cargo build $(CARGO_FLAGS) --release -p tao -p tao-bench
-	cargo run $(CARGO_FLAGS) --release -p tao-bench -- quick $(ARGS)
+	$(BUILT)/release/tao-bench quick $(ARGS)
 
 lint: ## formatting, protos, scripts, dependencies and clippy, warnings being errors; the quick ones first
 	@tests/tools/install.sh lint

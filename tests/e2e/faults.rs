@@ -32,6 +32,14 @@ pub async fn set(graph: &mut Graph, id: i64, n: i64) -> Result<String, Status> {
     Ok(graph.object_update(within(update, Duration::from_secs(2))).await?.into_inner().session_token)
 }
 
+/// Whether a call met a fault. What the way there says has a cause of its own, under whatever code: INTERNAL, when a connection was just
+/// being ended politely.
+pub fn is_fault(status: &Status) -> bool {
+    // Cancelled: the client's own end of the deadline.
+    std::error::Error::source(status).is_some()
+        || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+}
+
 /// Repeats a write until it is done; the write is idempotent.
 pub async fn set_until_done(graph: &mut Graph, id: i64, n: i64) -> String {
     let begun = Instant::now();
@@ -39,9 +47,7 @@ pub async fn set_until_done(graph: &mut Graph, id: i64, n: i64) -> String {
         match set(graph, id, n).await {
             Ok(token) => return token,
             Err(status) => {
-                // Cancelled: the client's own end of the deadline.
-                let is_fault = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
-                assert!(is_fault, "{status:?}");
+                assert!(is_fault(&status), "{status:?}");
                 assert!(begun.elapsed() < RECOVER_WITHIN, "{status:?}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -4,6 +4,7 @@ mod access;
 mod caller;
 mod crypto;
 mod fetched;
+pub mod fuzz;
 mod grants;
 mod keys;
 mod peer;

@@ -44,8 +44,6 @@ impl Cause {
 pub(crate) struct Activity {
     begun: AtomicU64,
     running: AtomicUsize,
-    /// Streams among those.
-    streams: AtomicUsize,
     cause: Mutex<Option<Cause>>,
     ended: CancellationToken,
 }
@@ -53,10 +51,6 @@ pub(crate) struct Activity {
 /// A request under way; a stream is one for as long as it is open.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Activity>);
-
-/// A place among the streams of a connection.
-#[derive(Debug)]
-pub(crate) struct StreamPlace(Arc<Activity>);
 
 impl Busy {
     pub(crate) const fn activity(&self) -> &Arc<Activity> {
@@ -76,22 +70,7 @@ impl Drop for Busy {
     }
 }
 
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Activity {
-    /// A place for one more stream, if there are fewer than `max`. A connection's requests are begun by one task.
-    pub(crate) fn stream(self: &Arc<Self>, max: usize) -> Option<StreamPlace> {
-        if self.streams.load(Ordering::Relaxed) >= max {
-            return None;
-        }
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        Some(StreamPlace(self.clone()))
-    }
-
     /// Has the connection ended, for the cause that is named first.
     pub(crate) fn end(&self, cause: Cause) {
         self.cause.lock().get_or_insert(cause);

@@ -84,7 +84,8 @@ pub(crate) async fn drive<L: Listener>(
     let activity = Arc::<Activity>::default();
     let (info, identity, ends) = (io.connect_info(), L::identity(&io), Ending(ending.clone()));
     let service = PerConnection { service, info, identity, ending: ends, activity: activity.clone() };
-    let (io, outbox) = outbox::gather(io, activity.clone());
+    let turnstile = L::turnstile(&io);
+    let (io, outbox) = outbox::gather(io, activity.clone(), turnstile);
     let connection = builder(&options).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     // Looked at when it has something to say, and not whenever the connection has: that is what the set is for.

@@ -11,7 +11,7 @@ use crate::activity::Cause;
 /// How an HTTP/2 connection begins, before its first frame (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 /// Bytes of a frame's head: its length, type, flags and stream.
-const HEAD: usize = 9;
+pub(crate) const HEAD: usize = 9;
 /// Frames for nothing that may come at once.
 const BURST: i64 = 1_024;
 /// And so many more each second.
@@ -25,13 +25,41 @@ const TOO_SOON: Duration = Duration::from_millis(10);
 /// together with their resets; but an honest peer has only so many calls under way.)
 const MAX_RESETS: u32 = 4_096;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
+pub(crate) const PRIORITY: u8 = 32;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// A frame's head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    /// Bytes of content.
+    pub(crate) length: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+}
+
+impl Head {
+    pub(crate) fn read(&[a, b, c, kind, flags, ref stream @ ..]: &[u8; HEAD]) -> Self {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        // The first bit is reserved, and says nothing.
+        Self { length, kind, flags, stream: u32::from_be_bytes(*stream) & (u32::MAX >> 1) }
+    }
+
+    pub(crate) fn write(self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&(self.length as u32).to_be_bytes()[1..]);
+        to.extend_from_slice(&[self.kind, self.flags]);
+        to.extend_from_slice(&self.stream.to_be_bytes());
+    }
+}
 
 /// What a peer sends, frame by frame.
 #[derive(Debug)]
@@ -97,6 +125,16 @@ impl Frames {
         }
     }
 
+    /// Bytes left until the next head begins; none when it has begun.
+    pub(crate) fn left(&self) -> Option<usize> {
+        (self.filled == 0).then_some(self.skip)
+    }
+
+    /// The last stream that the peer has opened.
+    pub(crate) const fn last_stream(&self) -> u32 {
+        self.last_stream
+    }
+
     /// Notes that something was sent that is more than the answer to a ping.
     pub(crate) fn sent(&mut self) {
         self.credit = (self.credit + 1).min(BURST);
@@ -104,9 +142,7 @@ impl Frames {
 
     fn frame(&mut self, now: Instant) -> Result<(), Cause> {
         self.is_begun = true;
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        let stream = u32::from_be_bytes(stream);
+        let Head { length, kind, flags, stream } = Head::read(&self.head);
         self.skip = length;
         let is_content = match kind {
             HEADERS => {
@@ -164,9 +200,8 @@ impl Frames {
 
     /// The frame that ends a connection, and says why.
     pub(crate) fn calm_down(&self, why: &str) -> Vec<u8> {
-        let length = 8 + why.len() as u32;
-        let mut frame = length.to_be_bytes()[1..].to_vec();
-        frame.extend_from_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
+        let mut frame = Vec::new();
+        Head { length: 8 + why.len(), kind: GOAWAY, flags: 0, stream: 0 }.write(&mut frame);
         frame.extend_from_slice(&self.last_stream.to_be_bytes());
         frame.extend_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
         frame.extend_from_slice(why.as_bytes());
@@ -181,8 +216,8 @@ mod tests {
     const PING: u8 = 6;
 
     fn frame(kind: u8, flags: u8, stream: u8, length: usize) -> Vec<u8> {
-        let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags, 0, 0, 0, stream]);
+        let mut frame = Vec::new();
+        Head { length, kind, flags, stream: stream.into() }.write(&mut frame);
         frame.resize(HEAD + length, 7);
         frame
     }

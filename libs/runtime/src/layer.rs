@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
-use crate::activity::{Busy, StreamPlace};
+use crate::activity::Busy;
 use crate::door::{Answer, Door};
 use crate::durations::{CallDurations, MethodSeries};
 use crate::inbound::{Inbound, InboundLimits};
@@ -29,9 +29,8 @@ use crate::untaken::{AnswerBytes, Untaken, UntakenLimits};
 #[derive(Clone)]
 pub(crate) struct Instrumented {
     door: Door,
-    /// See [`ServeOptions::streams`] and [`ServeOptions::max_streams`].
+    /// See [`ServeOptions::streams`].
     streams: &'static [&'static str],
-    max_streams: usize,
     inbound: Arc<InboundLimits>,
     untaken: Arc<UntakenLimits>,
 }
@@ -42,7 +41,7 @@ impl Instrumented {
             InboundLimits::new(options.max_message_size, options.message_timeout, options.max_unfinished_messages);
         let untaken = UntakenLimits::new(options.max_untaken_answers, options.answer_timeout);
         let (inbound, untaken) = (Arc::new(inbound), Arc::new(untaken));
-        Self { door, streams: options.streams, max_streams: options.max_streams, inbound, untaken }
+        Self { door, streams: options.streams, inbound, untaken }
     }
 
     /// Whether a call is one that people ask for: not a stream of many, nor a probe.
@@ -56,25 +55,14 @@ impl Instrumented {
             Some(series) => Series::Known(series),
             None => Series::New(request.uri().clone()),
         };
-        let path = request.uri().path();
-        let is_single = self.is_single(path);
-        let is_stream = self.streams.contains(&path);
+        let is_single = self.is_single(request.uri().path());
         let span = if is_single { span(&request) } else { Span::none() };
         let began = Instant::now();
-        let place = if is_stream { busy.activity().stream(self.max_streams) } else { None };
-        let answer = if is_stream && place.is_none() {
-            answered(&Status::resource_exhausted(format!(
-                "this connection has {} streams, as many as it may: end one, or open another connection",
-                self.max_streams
-            )))
-        } else {
-            let request = request.map(|body| Inbound::new(body, self.inbound.clone(), is_single));
-            let answer = span.within(|| catch_unwind(AssertUnwindSafe(|| self.door.call(request))));
-            answer.unwrap_or_else(|panic| answered(&panicked(&*panic)))
-        };
+        let request = request.map(|body| Inbound::new(body, self.inbound.clone(), is_single));
+        let answer = span.within(|| catch_unwind(AssertUnwindSafe(|| self.door.call(request))));
+        let answer = answer.unwrap_or_else(|panic| answered(&panicked(&*panic)));
         let limits = self.untaken.clone();
-        let running =
-            Running { began, series: Some(series), span, is_single, untaken: None, limits, _place: place, busy };
+        let running = Running { began, series: Some(series), span, is_single, untaken: None, limits, busy };
         Call { answer, running: Some(running) }
     }
 }
@@ -165,7 +153,6 @@ struct Running {
     /// What its caller has not taken yet, if that is much.
     untaken: Option<Untaken>,
     limits: Arc<UntakenLimits>,
-    _place: Option<StreamPlace>,
     busy: Busy,
 }
 

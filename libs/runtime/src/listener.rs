@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected;
 
 use crate::tcp_io::TcpIo;
+use crate::turnstile::Turnstile;
 
 /// Accepts connections on one runtime; each is then driven on another.
 pub trait Listener: Send + 'static {
@@ -27,6 +28,11 @@ pub trait Listener: Send + 'static {
 
     /// Who the peer is, if it has proved it: put into every request's extensions as `Arc<PeerIdentity>`.
     fn identity(_io: &Self::Io) -> Option<Arc<PeerIdentity>> {
+        None
+    }
+
+    /// What decides on a connection's calls before they are decoded; none: all of them are.
+    fn turnstile(_io: &Self::Io) -> Option<Arc<dyn Turnstile>> {
         None
     }
 

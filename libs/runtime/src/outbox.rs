@@ -4,6 +4,7 @@
 //! more than an answer: so what it writes is only noted here, and the task that drives the connection sends it all at its end.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,11 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::activity::{Activity, Cause};
 use crate::frames::Frames;
+use crate::turnstile::{Sieve, Turnstile};
 
 /// Bytes of the answer to a ping.
 const PONG: usize = 17;
 /// What may be held back. What is more is sent at once: the peer has enough to do by then.
 const LIMIT: usize = 32 * 1024;
+/// What is read at once while calls may be refused.
+const AT_ONCE: usize = 16 * 1024;
 
 /// The connection as HTTP/2 sees it. Flushing it does nothing: see [`Outbox::poll_send`].
 pub(crate) struct Gathering<I>(Arc<Mutex<Held<I>>>);
@@ -35,12 +39,27 @@ struct Held<I> {
     /// What the peer sends, and who is told when it is too much.
     frames: Frames,
     activity: Arc<Activity>,
+    sieve: Option<Sieve>,
+    /// Whether HTTP/2 has written all of what it began.
+    is_between: bool,
 }
 
 /// Both ends of a connection's writes. They belong to one task.
-pub(crate) fn gather<I>(io: I, activity: Arc<Activity>) -> (Gathering<I>, Outbox<I>) {
-    let frames = Frames::new();
-    let held = Held { io, gathered: Vec::new(), sent: 0, is_unflushed: false, frames, activity };
+pub(crate) fn gather<I>(
+    io: I,
+    activity: Arc<Activity>,
+    turnstile: Option<Arc<dyn Turnstile>>,
+) -> (Gathering<I>, Outbox<I>) {
+    let held = Held {
+        io,
+        gathered: Vec::new(),
+        sent: 0,
+        is_unflushed: false,
+        frames: Frames::new(),
+        activity,
+        sieve: turnstile.map(Sieve::new),
+        is_between: true,
+    };
     let held = Arc::new(Mutex::new(held));
     (Gathering(held.clone()), Outbox(held))
 }
@@ -67,6 +86,11 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
 
 impl<I: AsyncWrite + Unpin> Held<I> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_between
+            && let Some(sieve) = &mut self.sieve
+        {
+            self.gathered.append(&mut sieve.answers);
+        }
         while self.sent < self.gathered.len() {
             let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.sent..]))?;
             if n == 0 {
@@ -94,15 +118,53 @@ impl<I: AsyncWrite + Unpin> Held<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Gathering<I> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let held = &mut *self.0.lock();
+impl<I: AsyncRead + AsyncWrite + Unpin> Held<I> {
+    /// Reads, and looks at what came.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut held.io).poll_read(cx, buf))?;
-        if let Err(cause) = held.frames.read(&buf.filled()[before..]) {
-            held.activity.end(cause);
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if let Err(cause) = self.frames.read(&buf.filled()[before..]) {
+            self.activity.end(cause);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads until there is something that goes on to HTTP/2.
+    fn poll_sifted(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Some(sieve) = &mut self.sieve else { return self.poll_read(cx, buf) };
+            let passed = sieve.pass(buf.remaining());
+            if !passed.is_empty() {
+                buf.put_slice(passed);
+                return Poll::Ready(Ok(()));
+            }
+            // Who does not take refusals is not heard until then.
+            if self.gathered.len() + sieve.answers.len() > LIMIT {
+                ready!(self.poll_send(cx))?;
+                if !self.is_between {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            let mut space = [MaybeUninit::uninit(); AT_ONCE];
+            let mut come = ReadBuf::uninit(&mut space);
+            ready!(self.poll_read(cx, &mut come))?;
+            let Some(sieve) = &mut self.sieve else { return Poll::Ready(Ok(())) };
+            if come.filled().is_empty() {
+                sieve.end();
+                buf.put_slice(sieve.pass(buf.remaining()));
+                return Poll::Ready(Ok(()));
+            }
+            sieve.take(come.filled());
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathering<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let held = &mut *self.0.lock();
+        let is_sifted = held.sieve.as_mut().is_some_and(|sieve| sieve.is_on(&held.frames));
+        if is_sifted { held.poll_sifted(cx, buf) } else { held.poll_read(cx, buf) }
     }
 }
 
@@ -113,6 +175,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
         if buf.len() > PONG {
             held.frames.sent();
         }
+        held.is_between = false;
         held.gathered.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -128,6 +191,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
         if more > PONG {
             held.frames.sent();
         }
+        held.is_between = false;
         bufs.iter().for_each(|buf| held.gathered.extend_from_slice(buf));
         Poll::Ready(Ok(more))
     }
@@ -137,6 +201,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // HTTP/2 flushes when it has nothing left to write.
+        self.0.lock().is_between = true;
         Poll::Ready(Ok(()))
     }
 
@@ -158,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn writes_wait_for_the_send_or_for_being_many() {
         let (near, mut far) = tokio::io::duplex(2 * LIMIT);
-        let (mut gathering, outbox) = gather(near, Arc::default());
+        let (mut gathering, outbox) = gather(near, Arc::default(), None);
         let mut cx = Context::from_waker(Waker::noop());
         let mut received = vec![0; 4 * LIMIT];
         let mut write = |bytes: &[u8]| {

@@ -30,8 +30,6 @@ pub struct ServeOptions {
     pub max_connections_per_address: usize,
     /// Requests and streams at once on one connection.
     pub max_concurrent_streams: u32,
-    /// Among those, calls that go on and on (see [`Self::streams`]).
-    pub max_streams: usize,
     /// Bytes of a request's message; of a stream's messages, each.
     pub max_message_size: u64,
     /// From when a message begins to its end; a call of one message begins with its headers.
@@ -70,7 +68,6 @@ impl Default for ServeOptions {
             max_connections: 10_000,
             max_connections_per_address: usize::MAX,
             max_concurrent_streams: 1_000,
-            max_streams: usize::MAX,
             max_message_size: u64::MAX,
             message_timeout: Duration::from_secs(30),
             max_unfinished_messages: u64::MAX,

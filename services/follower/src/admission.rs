@@ -4,9 +4,11 @@
 mod account;
 mod brake;
 mod door;
+mod gate;
 mod governor;
 mod lane;
 mod limits;
+mod refusals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,11 +22,12 @@ use tao_model::{Error, Result};
 use tokio::time::Instant;
 
 pub use account::Account;
-pub use brake::Brake;
-pub use door::Admitted;
+pub use door::{Admitted, Taken};
+pub use gate::Gate;
 use lane::Lane;
 pub use lane::Pass;
 pub use limits::{LimitOptions, Limits};
+use refusals::Refusals;
 
 /// What calls compete with each other for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,8 @@ fn overloaded(reason: Reason, spread: f64) -> Error {
 
 /// What a call costs that takes the leaders, in units of one that memory answers.
 const DEAR: u32 = 8;
+/// Calls in one that make it weigh as much more as a call of its own among those that are under way.
+const CALLS_A_WEIGHT: usize = 8;
 /// Identities that are told apart; those past it count as one.
 const MOST_ACCOUNTS: usize = 10_000;
 /// Refusals of an identity between two steps of the governor, after which its connections are not read until the next.
@@ -129,20 +134,21 @@ pub struct Admission {
     active: AtomicUsize,
     lanes: [Lane; 2],
     shed: [[Counter; 2]; 3],
+    /// Refused before they were decoded, and so of no known kind.
+    undecoded: Counter,
+    refusals: Refusals,
 }
 
 impl Admission {
     /// Nothing is limited but what is configured, until there is need. Metrics go to the recorder that is installed now.
     pub fn new(limits: Limits) -> Self {
-        let shed = |reason: Reason| {
-            Kind::ALL.map(|kind| {
-                let labels = [("reason", reason.name()), ("kind", kind.name())];
-                let counter = metrics::counter!("tao_follower_shed_total", &labels);
-                // Shown before there is any.
-                counter.increment(0);
-                counter
-            })
+        let counter = |reason: Reason, kind: &'static str| {
+            let counter = metrics::counter!("tao_follower_shed_total", "reason" => reason.name(), "kind" => kind);
+            // Shown before there is any.
+            counter.increment(0);
+            counter
         };
+        let shed = |reason: Reason| Kind::ALL.map(|kind| counter(reason, kind.name()));
         Self {
             others: Arc::new(Account::new(&limits, "")),
             limits,
@@ -154,6 +160,8 @@ impl Admission {
             active: AtomicUsize::new(1),
             lanes: Kind::ALL.map(|_| Lane::default()),
             shed: Reason::ALL.map(shed),
+            undecoded: counter(Reason::Share, "undecoded"),
+            refusals: Refusals::default(),
         }
     }
 
@@ -176,6 +184,11 @@ impl Admission {
 
     /// Takes in so many calls of an identity, or none.
     pub fn admit(&self, account: &Account, kind: Kind, calls: u32) -> Result<(), Refusal> {
+        self.take_in(account, kind, calls, false)
+    }
+
+    /// Takes in calls which its share may have been spent for.
+    fn take_in(&self, account: &Account, kind: Kind, calls: u32, is_spent: bool) -> Result<(), Refusal> {
         if calls == 0 {
             return Ok(());
         }
@@ -186,17 +199,18 @@ impl Admission {
             return Err(Refusal { rate, ..self.refuse(account, Reason::Rate, kind) });
         }
         account.ask(calls);
-        if self.is_pressed.load(Relaxed) && !account.spend(calls) {
+        if !is_spent && self.is_pressed.load(Relaxed) && !account.spend(calls) {
             account.refused_work(calls);
             return Err(self.refuse(account, Reason::Share, kind));
         }
         Ok(())
     }
 
-    /// Lets a call go on to the leaders, for as long as what this returns is held. Whoever has more under way than its share is refused
-    /// first.
-    pub fn enter(self: &Arc<Self>, account: &Arc<Account>, kind: Kind, weight: u32) -> Result<Pass> {
-        let weight = weight.min(lane::HEAVIEST) as usize;
+    /// Lets a call go on to the leaders, for as long as what this returns is held: one that is so many calls, the first of which has been
+    /// taken in. Whoever has more under way than its share is refused first.
+    pub fn enter(self: &Arc<Self>, account: &Arc<Account>, kind: Kind, calls: usize) -> Result<Pass> {
+        self.admit(account, kind, calls.saturating_sub(1) as u32).map_err(|refusal| refusal.error())?;
+        let weight = (1 + calls / CALLS_A_WEIGHT).min(lane::HEAVIEST);
         let lane = &self.lanes[kind as usize];
         let mine = account.under_way(kind);
         if !lane.enter(mine, weight, self.active.load(Relaxed)) {
@@ -210,10 +224,13 @@ impl Admission {
         self.shed[reason as usize][kind as usize].increment(1);
         let refused = account.refused();
         let brake = refused > BRAKE_AFTER && (reason == Reason::Rate || self.protects.load(Relaxed));
-        // Any sequence does that spreads.
-        let spread = f64::from(refused.wrapping_mul(0x9E37_79B1) >> 8) / f64::from(1 << 24);
-        Refusal { reason, spread, rate: None, brake }
+        Refusal { reason, spread: spread(refused), rate: None, brake }
     }
+}
+
+/// From 0 to 1, for one after the other: any sequence does that spreads.
+fn spread(refused: u32) -> f64 {
+    f64::from(refused.wrapping_mul(0x9E37_79B1) >> 8) / f64::from(1 << 24)
 }
 
 #[cfg(test)]

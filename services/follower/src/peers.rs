@@ -8,22 +8,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tao_access::Peer;
-use tao_runtime::Listener;
+use tao_runtime::{Listener, Turnstile};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 use tonic::Extensions;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::admission::Brake;
+use crate::admission::{Admission, Gate};
 
 /// Accepts what `L` does, and has every request know its [`Peer`].
-pub struct Peers<L>(pub L);
+pub struct Peers<L> {
+    pub listener: L,
+    pub admission: Arc<Admission>,
+}
 
 /// A connection and the other end of it.
 pub struct Known<I> {
     io: I,
     origin: Origin,
+    gate: Arc<Gate>,
     /// While it is not read.
     held: Option<Pin<Box<Sleep>>>,
 }
@@ -33,14 +37,14 @@ pub struct Known<I> {
 pub struct Origin {
     /// The other end of the connection.
     pub peer: Arc<Peer>,
-    /// Whether the connection is read.
-    pub brake: Arc<Brake>,
+    /// Where its calls come in; none where they came another way than by a connection.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl Origin {
     /// Of a request; from nobody where it came another way than by a connection.
     pub fn of(extensions: &Extensions) -> Self {
-        let nobody = || Self { peer: Arc::new(Peer::new(None, None)), brake: Arc::default() };
+        let nobody = || Self { peer: Arc::new(Peer::new(None, None)), gate: None };
         extensions.get::<Self>().cloned().unwrap_or_else(nobody)
     }
 }
@@ -56,28 +60,33 @@ pub fn authorization(metadata: &MetadataMap) -> Option<&[u8]> {
 }
 
 impl<L: Listener> Listener for Peers<L> {
-    type Conn = L::Conn;
+    type Conn = (L::Conn, Arc<Admission>);
     type Io = Known<L::Io>;
 
-    async fn accept(&mut self) -> io::Result<L::Conn> {
-        self.0.accept().await
+    async fn accept(&mut self) -> io::Result<Self::Conn> {
+        Ok((self.listener.accept().await?, self.admission.clone()))
     }
 
-    async fn attach(conn: L::Conn) -> io::Result<Known<L::Io>> {
+    async fn attach((conn, admission): Self::Conn) -> io::Result<Known<L::Io>> {
         let io = L::attach(conn).await?;
         let info = io.connect_info();
         let tcp = any(&info).downcast_ref::<TcpConnectInfo>();
         let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
         let peer = Arc::new(Peer::new(L::identity(&io), address));
-        Ok(Known { io, origin: Origin { peer, brake: Arc::default() }, held: None })
+        let gate = Arc::new(Gate::new(admission));
+        Ok(Known { io, origin: Origin { peer, gate: Some(gate.clone()) }, gate, held: None })
     }
 
-    fn peer(conn: &L::Conn) -> Option<IpAddr> {
+    fn turnstile(io: &Self::Io) -> Option<Arc<dyn Turnstile>> {
+        io.gate.is_adaptive().then(|| io.gate.clone() as Arc<dyn Turnstile>)
+    }
+
+    fn peer((conn, _): &Self::Conn) -> Option<IpAddr> {
         L::peer(conn)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
@@ -95,7 +104,7 @@ impl<I> Connected for Known<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Known<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while let Some(until) = self.origin.brake.held() {
+        while let Some(until) = self.gate.held() {
             let held = self.held.get_or_insert_with(|| Box::pin(sleep_until(until)));
             ready!(held.as_mut().poll(cx));
             self.held = None;

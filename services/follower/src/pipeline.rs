@@ -18,11 +18,10 @@ use tao_trace::{FOUND_IN, Span, TraceContext, slow};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::admission::{Account, Brake, Pass};
+use crate::admission::{Account, Gate, Pass};
 use crate::answers;
 use crate::execute::Executor;
 use crate::hits::Found;
-use crate::service::weight;
 use crate::validate::{ReadCall, taken};
 use call::{Field, Prepared};
 use outbox::{Outbox, Sent};
@@ -50,7 +49,7 @@ pub struct Pipeline {
     /// Judged again when the rules change, or its token ends.
     caller: Standing,
     account: Arc<Account>,
-    brake: Arc<Brake>,
+    gate: Option<Arc<Gate>>,
     outbox: Outbox,
     /// The tokens of the last message: the next is likely to bring them again.
     tokens: Vec<(String, Given)>,
@@ -58,8 +57,8 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Of this caller, without any call yet.
-    pub fn new(executor: Arc<Executor>, caller: Standing, account: Arc<Account>, brake: Arc<Brake>) -> Self {
-        Self { executor, caller, account, brake, outbox: Outbox::default(), tokens: Vec::new() }
+    pub fn new(executor: Arc<Executor>, caller: Standing, account: Arc<Account>, gate: Option<Arc<Gate>>) -> Self {
+        Self { executor, caller, account, gate, outbox: Outbox::default(), tokens: Vec::new() }
     }
 
     /// Reads the tokens of a message.
@@ -200,8 +199,10 @@ impl Dialect for Pipeline {
         }
         let field = Field::of(&call);
         if let Err(refusal) = self.executor.admission.admit(&self.account, field.kind(), 1) {
-            if refusal.brake {
-                self.brake.hold();
+            if refusal.brake
+                && let Some(gate) = &self.gate
+            {
+                gate.hold();
             }
             field.series().record(Code::ResourceExhausted, now - arrived);
             self.refuse(seq, &refusal.error());
@@ -226,11 +227,7 @@ impl Dialect for Pipeline {
         });
         let entered = prepared.and_then(|prepared| {
             let (kind, calls) = prepared.load();
-            let admission = &self.executor.admission;
-            // One of them has been counted.
-            admission.admit(&self.account, kind, calls as u32 - 1).map_err(|refusal| refusal.error())?;
-            let weight = if calls > 1 { weight(calls) } else { 1 };
-            Ok((admission.enter(&self.account, kind, weight)?, prepared))
+            Ok((self.executor.admission.enter(&self.account, kind, calls)?, prepared))
         });
         match entered {
             Ok((pass, prepared)) => {

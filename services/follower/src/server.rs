@@ -129,7 +129,7 @@ pub async fn run<L: Listener>(
     };
     let following = logs.iter().map(|log| Box::pin(log.keep_following(&leaders, &meeting, &gate)));
     tokio::select! {
-        served = serve(Peers(listener), workers, door, options, shutdown) => Ok(served?),
+        served = serve(Peers { listener, admission: admission.clone() }, workers, door, options, shutdown) => Ok(served?),
         (never, ..) = select_all(following) => match never {},
         never = keys => match never {},
         never = auditor.keep_auditing(config.audit_per_second) => match never {},

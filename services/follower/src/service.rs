@@ -15,7 +15,7 @@ use tao_trace::FOUND_IN;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use crate::admission::{Account, Kind, Pass};
+use crate::admission::{Account, Kind, Pass, Taken};
 use crate::answers;
 use crate::batch::kind_of;
 use crate::execute::Executor;
@@ -35,17 +35,11 @@ pub struct Graph {
     watches: Watches,
 }
 
-/// What a call of so many others weighs among those that are under way.
-pub(crate) const fn weight(calls: usize) -> u32 {
-    1 + calls as u32 / 8
-}
-
 type Answered = Result<Response<Answer>, Status>;
 
 /// Who asks, and what travels beside the message.
 struct Asking {
-    caller: Arc<Caller>,
-    account: Arc<Account>,
+    taken: Taken,
     metadata: MetadataMap,
 }
 
@@ -61,32 +55,26 @@ impl Graph {
         begun.map_err(|error| error::to_status(&error))
     }
 
-    /// What is counted of a caller: looked up when its call was taken in.
-    fn account(&self, caller: &Caller, extensions: &Extensions) -> Arc<Account> {
-        let found = extensions.get::<Arc<Account>>().cloned();
-        found.unwrap_or_else(|| self.executor.admission.account(caller.name()))
+    /// What is counted of a caller.
+    fn account(&self, caller: &Caller) -> Arc<Account> {
+        self.executor.admission.account(caller.name())
     }
 
-    /// Lets a call go on to the leaders.
-    fn enter(&self, asking: &Asking, kind: Kind, weight: u32) -> Result<Pass, Status> {
-        self.executor.admission.enter(&asking.account, kind, weight).map_err(|error| error::to_status(&error))
-    }
-
-    /// Takes in the calls of one that has several, one of which has been counted; then lets it go on.
-    fn enter_all(&self, asking: &Asking, kind: Kind, calls: usize) -> Result<Pass, Status> {
-        let more = calls.saturating_sub(1) as u32;
-        let admitted = self.executor.admission.admit(&asking.account, kind, more);
-        admitted.map_err(|refusal| error::to_status(&refusal.error()))?;
-        self.enter(asking, kind, weight(calls))
+    /// Lets a call go on to the leaders: one that is so many.
+    fn enter(&self, asking: &Asking, kind: Kind, calls: usize) -> Result<Pass, Status> {
+        self.executor.admission.enter(&asking.taken.account, kind, calls).map_err(|error| error::to_status(&error))
     }
 
     /// Splits a request into who asks and its message.
     fn parts<T>(&self, request: Request<T>) -> Result<(Asking, T), Status> {
-        let (metadata, extensions, message) = request.into_parts();
+        let (metadata, mut extensions, message) = request.into_parts();
+        if let Some(taken) = extensions.remove() {
+            return Ok((Asking { taken, metadata }, message));
+        }
         let caller = self.access.caller(&peer(&extensions), authorization(&metadata));
         let caller = caller.map_err(|error| error::to_status(&error))?;
-        let account = self.account(&caller, &extensions);
-        Ok((Asking { caller, account, metadata }, message))
+        let account = self.account(&caller);
+        Ok((Asking { taken: Taken { caller, account }, metadata }, message))
     }
 
     async fn read(
@@ -96,7 +84,7 @@ impl Graph {
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<ReadCall>,
     ) -> Answered {
         let (session, call, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_read(&asking.caller, map, options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.taken.caller, map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         if let Some((result, at)) = self.hit(&call, &session) {
@@ -128,7 +116,7 @@ impl Graph {
         check: impl FnOnce(&Door<'_>, &mut Violations) -> Option<Write>,
     ) -> Answered {
         let (session, write, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_write(&asking.caller, map, options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.taken.caller, map, options.as_ref(), &asking.metadata, v)?;
             Ok((session, check(&self.executor.door(map), v)))
         })?;
         let pass = self.enter(&asking, Kind::Write, 1)?;
@@ -197,10 +185,10 @@ impl GraphService for Graph {
     async fn object_multi_get(&self, request: Request<v1::ObjectMultiGetRequest>) -> Answered {
         let (asking, message) = self.parts(request)?;
         let (session, ids, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.taken.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(self.executor.door(map).object_multi_get(&message, v))))
         })?;
-        let pass = self.enter_all(&asking, Kind::Read, ids.len())?;
+        let pass = self.enter(&asking, Kind::Read, ids.len())?;
         let executed = self.executor.objects(&ids, &session, &context).await;
         pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
@@ -260,10 +248,10 @@ impl GraphService for Graph {
         let (asking, message) = self.parts(request)?;
         let (session, items, context) = self.prepare(&asking, |map, v| {
             validate::batch_size(message.items.len(), v);
-            let session = Session::of_read(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_read(&asking.taken.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some(message.items)))
         })?;
-        let pass = self.enter_all(&asking, kind_of(&items), items.len())?;
+        let pass = self.enter(&asking, kind_of(&items), items.len())?;
         let (executed, session) = self.executor.batch(items, session, &context).await;
         pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
@@ -272,11 +260,11 @@ impl GraphService for Graph {
     async fn write_batch(&self, request: Request<v1::WriteBatchRequest>) -> Answered {
         let (asking, message) = self.parts(request)?;
         let (session, batch, context) = self.prepare(&asking, |map, v| {
-            let session = Session::of_write(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.taken.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             let batch = self.executor.door(map).write_batch(message, &session, v);
             Ok((session, batch))
         })?;
-        let pass = self.enter_all(&asking, Kind::Write, batch.len())?;
+        let pass = self.enter(&asking, Kind::Write, batch.len())?;
         let executed = self.executor.write_batch(batch, &session, &context).await;
         pass.ended(&executed.result);
         respond(session, executed.result, executed.seen)
@@ -287,7 +275,7 @@ impl GraphService for Graph {
         let (session, (count, shard), context) = self.prepare(&asking, |map, v| {
             let count = validate::id_count(message.count, v);
             let shard = self.executor.door(map).placement(message.placement.as_ref(), v);
-            let session = Session::of_write(&asking.caller, map, message.options.as_ref(), &asking.metadata, v)?;
+            let session = Session::of_write(&asking.taken.caller, map, message.options.as_ref(), &asking.metadata, v)?;
             Ok((session, Some((count, shard))))
         })?;
         let pass = self.enter(&asking, Kind::Write, 1)?;
@@ -301,7 +289,7 @@ impl GraphService for Graph {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let caller = self.standing(&metadata, &extensions)?;
-        let account = self.account(caller.last(), &extensions);
+        let account = self.account(caller.last());
         watch::watch(&self.executor, &self.watches, caller, &account, &metadata, &extensions, &message).await
     }
 
@@ -314,8 +302,8 @@ impl GraphService for Graph {
         let (metadata, extensions, requests) = request.into_parts();
         let caller = self.standing(&metadata, &extensions)?;
         let drain = extensions.get::<Ending>().map_or_else(Drain::new, |ending| Drain::from(ending.token()));
-        let account = self.account(caller.last(), &extensions);
-        let pipeline = Pipeline::new(self.executor.clone(), caller, account, Origin::of(&extensions).brake);
+        let account = self.account(caller.last());
+        let pipeline = Pipeline::new(self.executor.clone(), caller, account, Origin::of(&extensions).gate);
         Ok(Response::new(Exchange::new(pipeline, self.limits.clone(), &drain, requests)))
     }
 }

@@ -2,6 +2,7 @@
 //! what it takes must come back the same when it is written again. `make test` runs them on mutated valid input, libFuzzer on what it
 //! finds by itself (docs/fuzzing.md).
 
+mod access;
 mod archive;
 mod commands;
 mod files;
@@ -21,7 +22,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 20] = [
+    Target { name: "frames", run: public::frames, seeds: public::frame_seeds },
+    Target { name: "bearer", run: access::bearer, seeds: access::bearer_seeds },
+    Target { name: "keys", run: access::keys, seeds: access::key_seeds },
+    Target { name: "policy", run: access::policy, seeds: access::policy_seeds },
     Target { name: "pipeline", run: public::pipeline, seeds: public::pipeline_seeds },
     Target { name: "watch", run: public::watch, seeds: public::watch_seeds },
     Target { name: "token", run: public::token, seeds: public::token_seeds },

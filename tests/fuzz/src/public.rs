@@ -183,3 +183,20 @@ pub fn cursor_seeds() -> Vec<Vec<u8>> {
     let (id1, atype) = list();
     vec![Cursor { id1, atype, after: EdgeKey { time: u32::MAX, id2: id1 } }.encode().into_bytes()]
 }
+
+/// The first byte says how the bytes of a connection are cut.
+pub fn frames(raw: &[u8]) -> bool {
+    let Some((piece, bytes)) = raw.split_first() else { return false };
+    let (passed, answers) = tao_runtime::fuzz::sift(bytes, (*piece).into());
+    let at_once = tao_runtime::fuzz::sift(bytes, bytes.len());
+    assert!((&passed, &answers) == (&at_once.0, &at_once.1), "how they are cut matters");
+    assert!(passed.len() <= bytes.len(), "something is added");
+    !answers.is_empty()
+}
+
+pub fn frame_seeds() -> Vec<Vec<u8>> {
+    let headers = |stream: u8| [b"\0\0\x03\x01\x04\0\0\0".as_slice(), &[stream], b"\x83\x86\x84"].concat();
+    let data = |stream: u8| [b"\0\0\x05\0\x01\0\0\0".as_slice(), &[stream], b"\0\0\0\0\0"].concat();
+    let calls: Vec<u8> = (0..6).flat_map(|n| [headers(2 * n + 1), data(2 * n + 1)].concat()).collect();
+    [1, 7, 255].map(|piece| [&[piece], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &calls].concat()).into()
+}

@@ -132,23 +132,11 @@ impl http_body::Body for Large {
 }
 
 #[tokio::test]
-async fn a_connection_has_so_many_streams_and_its_address_so_many_connections() {
+async fn an_address_has_so_many_connections() {
     let waiting = Service::new(|_| std::future::pending());
-    let options = ServeOptions {
-        streams: &["/test.Service/Method"],
-        max_streams: 2,
-        max_connections_per_address: 2,
-        ..ServeOptions::default()
-    };
+    let options = ServeOptions { max_connections_per_address: 2, ..ServeOptions::default() };
     let server = Server::start(Routes::new(waiting), Workers::inline(), options).await;
-    let mut send = connect(&server, 65_535).await;
-    let (one, _) = send.send_request(request(), true).unwrap();
-    let (_two, _) = send.send_request(request(), true).unwrap();
-    let (three, _) = send.send_request(request(), true).unwrap();
-    let refused = tokio::time::timeout(WITHIN, three).await.unwrap().unwrap();
-    assert_eq!(code(refused.headers()), Code::ResourceExhausted);
-    drop(one);
-
+    let _first = connect(&server, 65_535).await;
     let second = TcpStream::connect(server.address).await.unwrap();
     let mut third = TcpStream::connect(server.address).await.unwrap();
     let closed = tokio::time::timeout(WITHIN, third.read(&mut [0; 8])).await.unwrap();

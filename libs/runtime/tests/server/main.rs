@@ -8,3 +8,4 @@ mod hostile;
 mod service;
 mod signals;
 mod tls;
+mod turnstile;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tao_runtime::{Door, Listener as _, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
+use tao_runtime::{Door, Listener, ServeOptions, Shutdown, ShutdownTrigger, TcpAcceptor, Workers, serve};
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
@@ -88,7 +88,15 @@ pub struct Server {
 
 impl Server {
     pub async fn start(services: impl Into<Door> + Send + 'static, workers: Workers, options: ServeOptions) -> Self {
-        let listener = TcpAcceptor::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        Self::on(TcpAcceptor::bind(([127, 0, 0, 1], 0).into()).await.unwrap(), services, workers, options)
+    }
+
+    pub fn on(
+        listener: impl Listener,
+        services: impl Into<Door> + Send + 'static,
+        workers: Workers,
+        options: ServeOptions,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let (shutdown, begun) = Shutdown::new();
         let workers = Arc::new(workers);

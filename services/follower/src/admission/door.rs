@@ -1,26 +1,30 @@
-//! In front of the service: a call of its own is taken in or refused by its headers alone. A refusal is three headers that were made
-//! before, and so costs a fraction of an answer.
+//! In front of the service: a call of its own is taken in or refused by its headers alone.
 
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response};
-use tao_access::Access;
+use http::{Request, Response};
+use tao_access::{Access, Caller};
 use tao_proto::error;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::{Admission, Kind, Reason};
+use super::{Account, Admission, Kind, Reason, Refusal};
 use crate::peers::Origin;
 
-/// Refusals that differ in when to come back.
-const KINDS: usize = 8;
+/// In the extensions of a request that was taken in: of whom.
+#[derive(Clone)]
+pub struct Taken {
+    pub caller: Arc<Caller>,
+    pub account: Arc<Account>,
+}
 
 /// A service whose calls are taken in first.
 #[derive(Clone)]
@@ -28,17 +32,12 @@ pub struct Admitted<S> {
     inner: S,
     admission: Arc<Admission>,
     access: Access,
-    refusals: Arc<[HeaderMap]>,
 }
 
 impl<S> Admitted<S> {
     /// Knows callers as `access` does.
     pub fn new(inner: S, admission: Arc<Admission>, access: Access) -> Self {
-        let refusal = |n: usize| {
-            let error = super::overloaded(Reason::Share, n as f64 / KINDS as f64);
-            error::to_status(&error).into_http::<Body>().into_parts().0.headers
-        };
-        Self { inner, admission, access, refusals: (0..KINDS).map(refusal).collect() }
+        Self { inner, admission, access }
     }
 }
 
@@ -54,8 +53,16 @@ fn kind(path: &str) -> Option<Kind> {
     }
 }
 
+/// Takes what is still to come. Left alone, each stream would be reset, and of those a connection has only so many.
+async fn drain(body: impl http_body::Body) {
+    let mut body = pin!(body);
+    while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+}
+
 impl<S, B> Service<Request<B>> for Admitted<S>
 where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     S::Future: Into<BoxFuture<'static, Result<Response<Body>, Infallible>>>,
 {
@@ -75,15 +82,23 @@ where
             // Who is not let in is told so further inside.
             if let Ok(caller) = self.access.caller(&origin.peer, authorization) {
                 let account = self.admission.account(caller.name());
-                match self.admission.admit(&account, kind, 1) {
+                let is_spent = origin.gate.as_ref().is_some_and(|gate| gate.decoded(&account));
+                match self.admission.take_in(&account, kind, 1, is_spent) {
                     Ok(()) => {
-                        request.extensions_mut().insert(account);
+                        request.extensions_mut().insert(Taken { caller, account });
                     }
                     Err(refusal) => {
-                        if refusal.brake {
-                            origin.brake.hold();
+                        if refusal.brake
+                            && let Some(gate) = &origin.gate
+                        {
+                            gate.hold();
                         }
-                        return ready(Ok(self.refused(&refusal))).boxed();
+                        let refused = self.refused(&refusal);
+                        return async move {
+                            drain(request.into_body()).await;
+                            Ok(refused)
+                        }
+                        .boxed();
                     }
                 }
             }
@@ -93,13 +108,12 @@ where
 }
 
 impl<S> Admitted<S> {
-    fn refused(&self, refusal: &super::Refusal) -> Response<Body> {
+    fn refused(&self, refusal: &Refusal) -> Response<Body> {
         if refusal.reason != Reason::Share {
             return error::to_status(&refusal.error()).into_http();
         }
         let mut response = Response::new(Body::empty());
-        let which = (refusal.spread * KINDS as f64) as usize;
-        *response.headers_mut() = self.refusals[which.min(KINDS - 1)].clone();
+        *response.headers_mut() = self.admission.refusals.headers(refusal.spread);
         response
     }
 }

@@ -174,7 +174,7 @@ impl Governor {
         }
         let taken = asked.saturating_sub(refused) as f64 / seconds;
         let adapted = self.work.step(elapsed, wait, asked as f64 / seconds, taken);
-        let limit = adapted.filter(|_| !admission.limits.is_fixed());
+        let limit = adapted.filter(|_| admission.limits.is_adaptive());
         admission.active.store(demands.len().max(1), Relaxed);
         share(admission, &accounts, limit, &mut demands, seconds);
         drop(accounts);
@@ -182,7 +182,7 @@ impl Governor {
         for (n, lane) in admission.lanes.iter().enumerate() {
             let under_way = lane.under_way();
             let limit = self.lanes[n].step(elapsed, lane.take_ended(), under_way);
-            if !admission.limits.is_fixed() {
+            if admission.limits.is_adaptive() {
                 lane.set_limit(limit);
             }
             self.shown.lanes[n].0.set(limit as f64);

@@ -12,7 +12,7 @@ use super::account::Account;
 use super::{Admission, Kind};
 
 /// What any call weighs at the most: a lane that is empty has room for it.
-pub const HEAVIEST: u32 = 32;
+pub const HEAVIEST: usize = 32;
 /// A call that is given up after so long was given up for being late.
 const LATE: Duration = Duration::from_millis(500);
 

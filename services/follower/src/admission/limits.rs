@@ -98,9 +98,9 @@ impl Limits {
         Some(own.unwrap_or(self.rates[kind as usize])).filter(|rate| *rate > 0)
     }
 
-    /// Whether these are all the limits that there are.
-    pub const fn is_fixed(&self) -> bool {
-        !self.is_adaptive
+    /// Whether there are others beside, which adapt.
+    pub const fn is_adaptive(&self) -> bool {
+        self.is_adaptive
     }
 }
 

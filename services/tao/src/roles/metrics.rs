@@ -85,7 +85,7 @@ const DESCRIBED: &[(&str, Kind, &str)] = &[
         Gauge,
         "How long calls wait until the follower looks at them, on average of late.",
     ),
-    ("tao_follower_shed_total", Counter, "Calls that were refused: rate, share or leaders."),
+    ("tao_follower_shed_total", Counter, "Calls that were refused: rate, share or leaders; by share also undecoded."),
     (
         "tao_follower_work_limit",
         Gauge,

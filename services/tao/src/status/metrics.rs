@@ -12,13 +12,35 @@ impl Metrics {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
     }
 
-    /// The sum of a metric over all series that have these labels; none when there is no such series.
-    pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
+    /// The series of a metric that have these labels.
+    fn series<'a>(
+        &'a self,
+        name: &'a str,
+        wanted: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a BTreeMap<String, String>, f64)> {
         let has = |labels: &BTreeMap<String, String>| {
             wanted.iter().all(|(label, value)| labels.get(*label).is_some_and(|found| found == value))
         };
-        let values: Vec<f64> = self.0.iter().filter(|(n, l, _)| n == name && has(l)).map(|(.., v)| *v).collect();
-        (!values.is_empty()).then(|| values.iter().sum())
+        self.0
+            .iter()
+            .filter(move |(found, labels, _)| found == name && has(labels))
+            .map(|(_, labels, value)| (labels, *value))
+    }
+
+    /// The sum of a metric over all series that have these labels; none when there is no such series.
+    pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
+        self.series(name, wanted).map(|(_, value)| value).reduce(|sum, value| sum + value)
+    }
+
+    /// The sums by the value of another label.
+    pub fn by(&self, label: &str, name: &str, wanted: &[(&str, &str)]) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (labels, value) in self.series(name, wanted) {
+            if let Some(by) = labels.get(label) {
+                *sums.entry(by.clone()).or_default() += value;
+            }
+        }
+        sums
     }
 
     /// The values that a label has, of any metric.
@@ -77,6 +99,8 @@ mod tests {
             (metrics.sum("a", &[]), metrics.sum("ab", &[]), metrics.sum("c", &[])),
             (Some(107.0), Some(7.0), None)
         );
+        let by_tier = metrics.by("tier", "a", &[]);
+        assert_eq!(by_tier.into_iter().collect::<Vec<_>>(), [("follower".into(), 100.0), ("leader".into(), 7.0)]);
         assert_eq!(metrics.values("tier").into_iter().collect::<Vec<_>>(), ["follower", "leader"]);
         assert!(metrics.values("x").contains("q\"}\n"));
     }

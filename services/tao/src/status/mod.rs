@@ -2,6 +2,7 @@
 
 mod metrics;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use metrics::Metrics;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code 1 when a server is not ready or can't be reached. With --store, logs and their storage shards are shown, too, and how many changes each \
-cache is behind its log, where there is one log.
+cache is behind each log.
 
 Examples:
   tao status --admin http://follower-0:9464,http://leader-0:9464,http://shard-0:9464
@@ -66,7 +67,8 @@ struct Cache {
     hit_rate: Option<f64>,
     entries: u64,
     bytes: u64,
-    applied: u64,
+    /// Up to where it has applied each log.
+    applied: BTreeMap<u32, u64>,
 }
 
 /// One log.
@@ -129,7 +131,14 @@ async fn member(admin: &str, timeout: u64) -> Member {
 fn cache(metrics: &Metrics, tier: String) -> Option<Cache> {
     let of = |name: &str| metrics.sum(name, &[("tier", &tier)]);
     let at = |name: &str, level: &str| metrics.sum(name, &[("tier", &tier), ("level", level)]).unwrap_or(0.0);
-    let applied = of("tao_cache_applied_lsn")? as u64;
+    let applied: BTreeMap<u32, u64> = metrics
+        .by("log", "tao_cache_applied_lsn", &[("tier", &tier)])
+        .into_iter()
+        .filter_map(|(log, lsn)| Some((log.parse().ok()?, lsn as u64)))
+        .collect();
+    if applied.is_empty() {
+        return None;
+    }
     let [(hits, misses), (second_hits, second_misses)] =
         ["memory", "redis"].map(|level| (at("tao_cache_hits_total", level), at("tao_cache_misses_total", level)));
     // Redis is asked for what memory has not, and for everything where there is no memory.
@@ -156,10 +165,10 @@ async fn logs(databases: &Databases) -> Result<Vec<Log>, Failure> {
     Ok(logs)
 }
 
-/// Changes that a cache is behind: known where there is one log.
-fn behind(cache: &Cache, logs: &[Log]) -> Option<u64> {
-    let [log] = logs else { return None };
-    Some(log.head.lsn.saturating_sub(cache.applied))
+/// Changes that a cache is behind a log, whose head is known if its database is.
+fn behind(log: u32, applied: u64, logs: &[Log]) -> Option<u64> {
+    let log = logs.iter().find(|known| known.number == log)?;
+    Some(log.head.lsn.saturating_sub(applied))
 }
 
 fn report(members: &[Member], logs: &[Log]) -> Json {
@@ -169,8 +178,9 @@ fn report(members: &[Member], logs: &[Log]) -> Json {
             "hit_rate": cache.hit_rate,
             "entries": cache.entries,
             "bytes": cache.bytes,
-            "applied": cache.applied,
-            "behind": behind(cache, logs),
+            "logs": cache.applied.iter().map(|(log, applied)| {
+                json!({ "log": log, "applied": applied, "behind": behind(*log, *applied, logs) })
+            }).collect::<Vec<_>>(),
         })
     };
     let member = |member: &Member| {
@@ -207,10 +217,14 @@ fn text(members: &[Member], logs: &[Log]) -> String {
         for cache in &member.caches {
             let rate =
                 cache.hit_rate.map_or_else(|| "no reads yet".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
-            let behind = behind(cache, logs).map(|n| format!(", {n} behind")).unwrap_or_default();
             let Cache { tier, entries, bytes, applied, .. } = cache;
             let mib = bytes >> 20;
-            let _ = writeln!(out, "  {tier:<8}  {rate}, {entries} entries in {mib} MiB, at {applied}{behind}");
+            let _ = write!(out, "  {tier:<8}  {rate}, {entries} entries in {mib} MiB");
+            for (log, applied) in applied {
+                let behind = behind(*log, *applied, logs).map(|n| format!(" ({n} behind)")).unwrap_or_default();
+                let _ = write!(out, ", log {log} at {applied}{behind}");
+            }
+            out.push('\n');
         }
     }
     for log in logs {

@@ -131,9 +131,9 @@ impl<'a> Generator<'a> {
                     let begun = Instant::now();
                     let answered = timeout_at((due + DEADLINE).into(), caller.run(requests.at(slot, place))).await;
                     let fate = match answered {
-                        Ok(Ok(_)) => Fate::Good,
+                        Ok(Ok(_)) if due.elapsed() <= DEADLINE => Fate::Good,
                         Ok(Err(error)) => fate(&error),
-                        Err(_) => Fate::Late,
+                        Ok(Ok(_)) | Err(_) => Fate::Late,
                     };
                     record.borrow_mut().add(due - begin, begun.saturating_duration_since(due), due.elapsed(), fate);
                 });

@@ -1,7 +1,6 @@
 //! A thread's connections to a gRPC server.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
@@ -11,7 +10,8 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Bytes that may be on their way to one call; a connection gets four times as many.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// Connections that take turns.
 pub struct Channels {
@@ -37,25 +37,15 @@ impl Channels {
 
     /// The same, of somebody with credentials.
     pub async fn connect_as(credentials: &Credentials, address: &str, connections: usize) -> Result<Self> {
-        Self::open(credentials, address, &vec![None; connections.max(1)]).await
-    }
-
-    /// Connects from each of these addresses, or from any.
-    pub async fn connect_from(address: &str, from: &[Option<IpAddr>]) -> Result<Self> {
-        Self::open(&Credentials::default(), address, from).await
-    }
-
-    async fn open(credentials: &Credentials, address: &str, from: &[Option<IpAddr>]) -> Result<Self> {
         let bearer = credentials.bearer.as_ref().map(|token| format!("Bearer {token}").parse()).transpose()?;
         let tls = credentials.tls.clone().map(ClientTls::load).transpose().map_err(|problems| {
             anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let mut channels = Vec::with_capacity(from.len());
-        for from in from {
+        let mut channels = Vec::with_capacity(connections);
+        for _ in 0..connections.max(1) {
             let endpoint = Endpoint::from_shared(format!("http://{address}"))?
                 .origin(format!("{scheme}://{address}").parse()?)
-                .local_address(*from)
                 .tcp_nodelay(true)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(STREAM_WINDOW * 4);

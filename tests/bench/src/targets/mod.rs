@@ -12,6 +12,7 @@ mod copy;
 pub mod echo;
 pub mod edge_writes;
 pub mod l2;
+mod lean;
 pub mod log;
 pub mod lone_writer;
 pub mod postgres;

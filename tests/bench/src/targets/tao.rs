@@ -22,6 +22,7 @@ pub use guarded::Guarded;
 pub(super) use requests::{NODE, assoc_count, assoc_range, data, got, listed, object_get};
 
 use super::channels::{Channels, Credentials};
+use super::lean::Lean;
 use crate::graph::Graph;
 use crate::target::{Hits, Progress, Role, Setup, Target};
 
@@ -54,7 +55,7 @@ impl Tao {
     pub async fn caller_from(&self, from: &[Option<IpAddr>]) -> Result<TaoCaller> {
         let address = self.cluster.address();
         let door = match self.way {
-            Way::Unary => Door::Unary(Channels::connect_from(address, from).await?),
+            Way::Unary => Door::Lean(Lean::connect_from(address, from).await?),
             Way::Pipelined => Door::Pipelined(from::sessions(address, from)?),
         };
         Ok(TaoCaller::new(door, self.cluster.loaded().context("not loaded")?))

@@ -10,7 +10,7 @@ use tao_client::v1::write_batch_item::Write;
 use tao_client::v1::{BatchItem, BatchRequest, WriteBatchItem, WriteBatchRequest};
 use tao_client::{Client, ClientError, Session};
 use tao_proto::v1::graph_service_client::GraphServiceClient;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::cluster::Loaded;
 use super::requests::{self, got, listed};
@@ -18,10 +18,12 @@ use crate::op::{Op, Outcome};
 use crate::target::Caller;
 use crate::targets::answer::{counted, other, sum, wrote};
 use crate::targets::channels::Channels;
+use crate::targets::lean::Lean;
 
 /// How requests get to the follower.
 pub(in crate::targets) enum Door {
     Unary(Channels),
+    Lean(Lean),
     Pipelined(Sessions),
 }
 
@@ -79,6 +81,10 @@ macro_rules! ask {
         match &$caller.door {
             Door::Unary(channels) => {
                 let answer = GraphServiceClient::new(channels.next()).$method(channels.request($request)).await;
+                answer.map(tonic::Response::into_inner).map_err(Failure::from)
+            }
+            Door::Lean(connections) => {
+                let answer = GraphServiceClient::new(connections.next()).$method(Request::new($request)).await;
                 answer.map(tonic::Response::into_inner).map_err(Failure::from)
             }
             Door::Pipelined(sessions) => {

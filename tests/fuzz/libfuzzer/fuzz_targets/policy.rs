@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|raw: &[u8]| tao_fuzz::run("policy", raw));
