@@ -116,6 +116,7 @@ pub(crate) async fn drive<L: Listener>(
                 End::WhenDone(_) if ending.is_cancelled() => {}
                 End::WhenDone(grace) => {
                     ending.cancel();
+                    outbox.end_soon();
                     connection.as_mut().graceful_shutdown();
                     if let Some(grace) = grace {
                         ends.push(tokio::time::sleep(grace).map(|()| End::Now).boxed());

@@ -22,6 +22,7 @@ impl Turnstile for EveryOther {
 /// What HTTP/2 and the peer get when a connection's bytes come in pieces of so many, and every other call is refused.
 pub fn sift(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut frames, mut sieve) = (Frames::new(), Sieve::new(Arc::<EveryOther>::default()));
+    sieve.writes(&[0, 0, 0, 1]);
     let mut passed = Vec::new();
     let mut drain = |sieve: &mut Sieve| {
         loop {
@@ -39,7 +40,7 @@ pub fn sift(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>) {
         sieve.take(piece);
         drain(&mut sieve);
     }
-    sieve.end();
+    sieve.finish();
     drain(&mut sieve);
     (passed, sieve.answers)
 }

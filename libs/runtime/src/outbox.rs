@@ -75,6 +75,13 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
         self.0.lock().frames.is_begun()
     }
 
+    /// Has every call decoded from now on: the connection is to end.
+    pub(crate) fn end_soon(&self) {
+        if let Some(sieve) = &mut self.0.lock().sieve {
+            sieve.end_soon();
+        }
+    }
+
     /// Says as the last word why the connection is ended, if there is room for it.
     pub(crate) fn end(&self, cause: Cause, cx: &mut Context<'_>) {
         let mut held = self.0.lock();
@@ -90,6 +97,9 @@ impl<I: AsyncWrite + Unpin> Held<I> {
             && let Some(sieve) = &mut self.sieve
         {
             self.gathered.append(&mut sieve.answers);
+            if sieve.answers.capacity() > 2 * LIMIT {
+                sieve.answers = Vec::new();
+            }
         }
         while self.sent < self.gathered.len() {
             let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.sent..]))?;
@@ -110,6 +120,16 @@ impl<I: AsyncWrite + Unpin> Held<I> {
             self.is_unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes that HTTP/2 writes something.
+    fn begin(&mut self, bytes: &[u8]) {
+        if self.is_between
+            && let Some(sieve) = &mut self.sieve
+        {
+            sieve.writes(bytes);
+        }
+        self.is_between = false;
     }
 
     /// Makes room for something more, by sending what is held if that would be too much with it.
@@ -151,7 +171,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Held<I> {
             ready!(self.poll_read(cx, &mut come))?;
             let Some(sieve) = &mut self.sieve else { return Poll::Ready(Ok(())) };
             if come.filled().is_empty() {
-                sieve.end();
+                sieve.finish();
                 buf.put_slice(sieve.pass(buf.remaining()));
                 return Poll::Ready(Ok(()));
             }
@@ -175,7 +195,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
         if buf.len() > PONG {
             held.frames.sent();
         }
-        held.is_between = false;
+        held.begin(buf);
         held.gathered.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
@@ -191,7 +211,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathering<I> {
         if more > PONG {
             held.frames.sent();
         }
-        held.is_between = false;
+        held.begin(bufs.first().map_or(&[], |buf| &**buf));
         bufs.iter().for_each(|buf| held.gathered.extend_from_slice(buf));
         Poll::Ready(Ok(more))
     }

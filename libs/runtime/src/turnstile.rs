@@ -20,14 +20,27 @@ pub trait Turnstile: Debug + Send + Sync {
     fn refuse(&self) -> Option<&[u8]>;
 }
 
-/// Longer header blocks are decoded.
+/// Longer header blocks are decoded, and shorter ones, which no request has: answers to those would be far longer.
 const MAX_BLOCK: usize = 4 * 1024;
-/// Refused calls of a connection that have not come to their end; with more than that, calls are decoded.
+const MIN_BLOCK: usize = 8;
+/// Refused calls of a connection that are known not to have come to their end: the last of them.
 const MAX_OPEN: usize = 1_024;
 /// Bytes that nobody took, after which the peer is told that it may send as many more.
 const UNTAKEN: u32 = 32 * 1024;
+/// Why a stream is reset whose answer is complete.
+const NO_ERROR: u32 = 0;
 /// Bytes of what comes before a block with a priority.
 const PRIORITY_BYTES: usize = 5;
+
+/// How far a connection is. Only in the middle of its life are calls refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// HTTP/2 has not sent a header block: with the first, it agrees to the size of the table that the peer would like.
+    Begun,
+    Answering,
+    /// What HTTP/2 has not heard of when it ends, it tells the peer to make elsewhere.
+    Ending,
+}
 
 /// Lets frames through to HTTP/2, but for those of refused calls. Off, it has nothing to do with what is read.
 #[derive(Debug)]
@@ -51,6 +64,7 @@ pub(crate) struct Sieve {
     untaken: u32,
     /// Frames for the peer.
     pub(crate) answers: Vec<u8>,
+    stage: Stage,
 }
 
 impl Sieve {
@@ -68,6 +82,19 @@ impl Sieve {
             open: VecDeque::new(),
             untaken: 0,
             answers: Vec::new(),
+            stage: Stage::Begun,
+        }
+    }
+
+    /// Refuses nothing from now on.
+    pub(crate) fn end_soon(&mut self) {
+        self.stage = Stage::Ending;
+    }
+
+    /// Looks at a frame that HTTP/2 begins to write.
+    pub(crate) fn writes(&mut self, frame: &[u8]) {
+        if self.stage == Stage::Begun && frame.get(3) == Some(&HEADERS) {
+            self.stage = Stage::Answering;
         }
     }
 
@@ -101,7 +128,7 @@ impl Sieve {
     }
 
     /// Has what is not decided on go on as it is: nothing comes after it.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.passed.append(&mut self.raw);
     }
 
@@ -150,7 +177,13 @@ impl Sieve {
         let ends = match head.kind {
             DATA => {
                 self.untaken += head.length as u32;
-                head.flags & END_STREAM != 0
+                let ends = head.flags & END_STREAM != 0;
+                if !ends {
+                    // There is more, for which it would wait for room.
+                    Head { length: 4, kind: RST_STREAM, flags: 0, stream: head.stream }.write(&mut self.answers);
+                    self.answers.extend_from_slice(&NO_ERROR.to_be_bytes());
+                }
+                ends
             }
             RST_STREAM => true,
             // No client of gRPC sends trailers. They may change the table, and HTTP/2 knows what to say.
@@ -169,7 +202,8 @@ impl Sieve {
     }
 
     fn refuses(&mut self, head: Head, block: Option<&[u8]>) -> bool {
-        if self.open.len() >= MAX_OPEN || !block.is_some_and(leaves_table) {
+        if self.stage != Stage::Answering || !block.is_some_and(|block| block.len() >= MIN_BLOCK && leaves_table(block))
+        {
             return false;
         }
         let Some(answer) = self.turnstile.refuse() else { return false };
@@ -177,6 +211,9 @@ impl Sieve {
         Head { length, kind: HEADERS, flags, stream: head.stream }.write(&mut self.answers);
         self.answers.extend_from_slice(answer);
         if head.flags & END_STREAM == 0 {
+            if self.open.len() == MAX_OPEN {
+                self.open.pop_front();
+            }
             self.open.push_back(head.stream);
         }
         true
@@ -201,7 +238,7 @@ mod tests {
     const PREFACE: usize = 24;
     const SETTINGS: u8 = 4;
     /// All of the static table.
-    const BLOCK: &[u8] = &[0x83, 0x86, 0x84];
+    const BLOCK: &[u8] = &[0x83, 0x86, 0x84, 0x83, 0x86, 0x84, 0x83, 0x86];
     const ANSWER: &[u8] = b"\x88no";
 
     /// Takes in every third call.
@@ -243,7 +280,8 @@ mod tests {
     impl Reading {
         fn new() -> Self {
             let turnstile = Arc::new(EveryThird::default());
-            let sieve = Sieve::new(turnstile.clone());
+            let mut sieve = Sieve::new(turnstile.clone());
+            sieve.writes(&frame(HEADERS, END_HEADERS, 1, ANSWER));
             Self { turnstile, frames: Frames::new(), sieve, passed: Vec::new() }
         }
 
@@ -311,7 +349,7 @@ mod tests {
         reading.read(&all);
         assert!(reading.passed == all && reading.sieve.answers.is_empty());
         // One with a priority is told from one without.
-        reading.read(&frame(HEADERS, END_HEADERS | END_STREAM | PRIORITY, 11, b"\0\0\0\0\x40\x82"));
+        reading.read(&frame(HEADERS, END_HEADERS | END_STREAM | PRIORITY, 11, &[b"\0\0\0\0\x40", BLOCK].concat()));
         assert_eq!((reading.passed.len(), reading.sieve.answers.as_slice()), (all.len(), answer(5).as_slice()));
     }
 
@@ -348,14 +386,46 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_do_not_end_are_decoded_when_they_are_many() {
+    fn calls_that_do_not_end_are_remembered_up_to_a_number() {
         let mut reading = Reading::new();
         reading.read(&[1; PREFACE]);
         for n in 0..3 * MAX_OPEN as u32 {
             reading.turnstile.calls.store(1, Relaxed);
             reading.read(&frame(HEADERS, END_HEADERS, 2 * n + 1, BLOCK));
         }
-        assert_eq!(reading.sieve.open.len(), MAX_OPEN);
-        assert_eq!(reading.passed.len(), PREFACE + 2 * MAX_OPEN * (HEAD + BLOCK.len()));
+        assert_eq!((reading.sieve.open.len(), reading.passed.len()), (MAX_OPEN, PREFACE));
+    }
+
+    #[test]
+    fn a_long_message_is_told_to_stop_and_what_comes_of_it_all_the_same_is_given_back() {
+        let mut reading = Reading::new();
+        reading.read(&[1; PREFACE]);
+        reading.turnstile.calls.store(1, Relaxed);
+        reading.read(&frame(HEADERS, END_HEADERS, 1, BLOCK));
+        reading.sieve.answers.clear();
+        reading.read(&frame(DATA, 0, 1, &vec![0; UNTAKEN as usize]));
+        let (reset, room) = (frame(RST_STREAM, 0, 1, &[0; 4]), frame(WINDOW_UPDATE, 0, 0, &UNTAKEN.to_be_bytes()));
+        assert_eq!(reading.sieve.answers, [reset, room].concat());
+    }
+
+    #[test]
+    fn nothing_is_refused_before_the_first_answer_nor_when_the_connection_is_to_end() {
+        for stage in [Stage::Begun, Stage::Ending] {
+            let mut reading = Reading::new();
+            reading.sieve.stage = stage;
+            reading.turnstile.calls.store(1, Relaxed);
+            let all = [vec![1; PREFACE], call(0, BLOCK)].concat();
+            reading.read(&all);
+            assert!(reading.passed == all && reading.sieve.answers.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_request_is_decoded() {
+        let mut reading = Reading::new();
+        reading.turnstile.calls.store(1, Relaxed);
+        let all = [vec![1; PREFACE], call(0, &BLOCK[..MIN_BLOCK - 1])].concat();
+        reading.read(&all);
+        assert_eq!(reading.passed, all);
     }
 }

@@ -195,7 +195,8 @@ pub fn frames(raw: &[u8]) -> bool {
 }
 
 pub fn frame_seeds() -> Vec<Vec<u8>> {
-    let headers = |stream: u8| [b"\0\0\x03\x01\x04\0\0\0".as_slice(), &[stream], b"\x83\x86\x84"].concat();
+    let headers =
+        |stream: u8| [b"\0\0\x08\x01\x04\0\0\0".as_slice(), &[stream], b"\x83\x86\x84\x83\x86\x84\x83\x86"].concat();
     let data = |stream: u8| [b"\0\0\x05\0\x01\0\0\0".as_slice(), &[stream], b"\0\0\0\0\0"].concat();
     let calls: Vec<u8> = (0..6).flat_map(|n| [headers(2 * n + 1), data(2 * n + 1)].concat()).collect();
     [1, 7, 255].map(|piece| [&[piece], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &calls].concat()).into()

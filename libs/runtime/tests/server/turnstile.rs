@@ -118,7 +118,7 @@ async fn refused_calls_leave_the_others_of_their_connection_alone() {
             }
         }
     }
-    // Those with a new header were decoded.
+    // Those with a new header were decoded, and those before the first answer.
     let at_least = 10_000 * 6 / 7 * 4 / 5 - 1;
-    assert!((at_least - 50..=at_least + 50).contains(&refused), "{refused} of about {at_least}");
+    assert!((at_least - 100..=at_least + 100).contains(&refused), "{refused} of about {at_least}");
 }

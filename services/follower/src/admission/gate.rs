@@ -39,6 +39,9 @@ impl Gate {
 
     /// A call of this connection has been decoded. Whether it was taken in before.
     pub(super) fn decoded(&self, account: &Arc<Account>) -> bool {
+        if !self.is_adaptive() {
+            return false;
+        }
         if !Arc::ptr_eq(self.caller.get_or_init(|| account.clone()), account) {
             self.is_of_several.store(true, Relaxed);
         }
@@ -67,6 +70,10 @@ impl Turnstile for Gate {
     }
 
     fn refuse(&self) -> Option<&[u8]> {
+        if !self.is_pressed() {
+            self.taken_in.store(0, Relaxed);
+            return None;
+        }
         let account = self.caller.get().filter(|_| !self.is_of_several.load(Relaxed))?;
         if account.spend(1) {
             self.taken_in.fetch_add(1, Relaxed);
