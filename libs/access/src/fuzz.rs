@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tao_model::Schema;
 
+use crate::crypto;
 use crate::keys::Keys;
 use crate::policy::Policy;
 use crate::token::{Expected, verify};
@@ -42,6 +43,7 @@ pub struct Verifier {
 impl Verifier {
     /// With these keys, if they are good.
     pub fn new(keys: &[u8], expected: Expected) -> Option<Self> {
+        crypto::install();
         Some(Self { keys: Keys::parse(keys).ok()?, expected })
     }
 
