@@ -22,8 +22,9 @@ const WITH_CONTENT: i64 = 4;
 /// A call that is reset sooner than this was not meant: it is taken back with those made in the same stretch of so long.
 const TOO_SOON: Duration = Duration::from_millis(10);
 /// So many of those at once, and so many each second: what is more is no deadline that passes. (A busy server reads late, and finds calls
-/// together with their resets; but an honest peer has only so many calls under way.)
+/// together with their resets; but an honest peer has only so many calls under way. And a flood may be no faster than a busy server reads.)
 const MAX_RESETS: u32 = 4_096;
+const RESETS_PER_SECOND: u32 = 1_024;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -181,7 +182,7 @@ impl Frames {
             return Ok(());
         }
         let since = (now - self.forgiven).as_secs_f64();
-        self.resets = self.resets.saturating_sub((since * f64::from(MAX_RESETS)) as u32);
+        self.resets = self.resets.saturating_sub((since * f64::from(RESETS_PER_SECOND)) as u32);
         self.forgiven = now;
         if self.resets > MAX_RESETS { Err(Cause::Resets) } else { Ok(()) }
     }
@@ -279,6 +280,14 @@ mod tests {
         let mut rapid = begun();
         let taken = (0..4 * MAX_RESETS).take_while(|_| rapid.read(&[call(1), reset(1)].concat()).is_ok()).count();
         assert_eq!(taken as u32, MAX_RESETS);
+        // Nor is a flood let go on since the server reads slowly.
+        let mut slow = begun();
+        let mut taken = 0;
+        while slow.read(&[call(1), reset(1)].concat()).is_ok() && taken < 20 * MAX_RESETS {
+            tokio::time::advance(Duration::from_micros(500)).await;
+            taken += 1;
+        }
+        assert!(taken < 3 * MAX_RESETS, "{taken}");
         // A server that reads late finds a thousand calls with their resets each second.
         let mut busy = begun();
         for _ in 0..20 {
