@@ -34,7 +34,7 @@ pub async fn set(graph: &mut Graph, id: i64, n: i64) -> Result<String, Status> {
 
 /// Whether a call met a fault. What the way there says has a cause of its own, under whatever code: INTERNAL, when a connection was just
 /// being ended politely.
-pub fn is_fault(status: &Status) -> bool {
+fn is_fault(status: &Status) -> bool {
     // Cancelled: the client's own end of the deadline.
     std::error::Error::source(status).is_some()
         || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
